@@ -1,0 +1,243 @@
+"""The NumPy engine: in blocks that stay in the cache, exact where floating point cannot tell."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipcore_backends import _numpy_exact
+from clipcore_backends._formats import COMPONENT, FORMATS, Format
+from clipcore_backends._numpy_sums import (
+    BLOCK,
+    NARROW_ERROR,
+    NEUTRAL_SHIFT,
+    WIDE_ERROR,
+    narrow_sums,
+    wide_sums,
+)
+from clipcore_backends._protocol import Multiplier, Order, Sum
+
+__all__ = ["NumpyEngine", "components"]
+
+Array = NDArray[Any]
+Box = tuple[Any, ...]
+
+
+class NumpyEngine:
+    """Measure, scale and clamp NumPy arrays."""
+
+    def measure(self, leaves: list[Array], order: Order, axis: tuple[int, ...] | None) -> Sum:
+        """Return the accurate sum of ``|x|**order`` over all leaves, or over `axis` of the one leaf."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return _tree_sum(leaves, order) if axis is None else _axis_sums(leaves[0], order, axis)
+
+    def exceeds(self, leaves: list[Array], order: Order, limit: float) -> bool:
+        """Decide without rounding whether the norm of all leaves together is above `limit`."""
+        return _numpy_exact.exceeds(
+            ((block, leaf.dtype.kind == "c") for leaf in leaves for block in _flat_blocks(leaf)), order, limit
+        )
+
+    def scale(self, leaf: Array, multiplier: Multiplier, out: Array) -> None:
+        """Write `leaf` times `multiplier` to `out`; nothing below the normal range is rounded up."""
+        if leaf.dtype.kind == "c" and np.ndim(multiplier.value):
+            multiplier = Multiplier(*(np.asarray(field)[..., np.newaxis] for field in multiplier))
+        x, result = components(leaf), components(out)
+        with np.errstate(all="ignore"):
+            if np.all(multiplier.ample):
+                _multiply(x, multiplier, result)
+            else:
+                _multiply_truncating(x, multiplier, result)
+
+    def clamp(self, leaf: Array, lower: Array | None, upper: Array | None, out: Array) -> None:
+        """Write `leaf`, cut to bounds of its own dtype, to `out`; NaN where an element or bound is NaN."""
+        bounds = [bound for bound in (lower, upper) if bound is not None]
+        with np.errstate(invalid="ignore"):
+            # np.clip may turn one zero into the other where a bound is zero.
+            if len(bounds) == 2 and leaf.dtype.kind in "iuf" and all(b.ndim == 0 and b for b in bounds):
+                np.clip(leaf, lower, upper, out=out)
+                return
+            for box in boxes(leaf.shape):
+                block = leaf[box]
+                if lower is not None:
+                    low = np.broadcast_to(lower, leaf.shape)[box]
+                    block = np.where(~(block >= low) & (block == block), low, block)
+                if upper is not None:
+                    high = np.broadcast_to(upper, leaf.shape)[box]
+                    block = np.where(~(block <= high) & (block == block), high, block)
+                out[box] = block
+
+
+    def number(self, value: float, leaf: Array) -> Array:
+        """Return a number as a 0-d array of the leaf's dtype."""
+        return np.asarray(value).astype(leaf.dtype)
+
+    def round_array(self, bound: Array, leaf: Array, *, up: bool) -> Array:
+        """Cast an array bound to the leaf's dtype in the direction that keeps it."""
+        with np.errstate(all="ignore"):
+            cast = bound.astype(leaf.dtype.newbyteorder("="))
+            if leaf.dtype.kind in "iu":
+                info = np.iinfo(leaf.dtype)
+                cast[bound < info.min] = info.min
+                cast[bound > info.max] = info.max
+                return cast
+            if bound.dtype.kind not in "iu":
+                wide = np.result_type(bound.dtype, np.float64)
+                wrong = np.less if up else np.greater
+                beyond = wrong(cast.astype(wide), bound.astype(wide))
+            else:
+                # Integers are compared as integers: float64 does not hold all of them.
+                limit = 2.0 ** (8 * bound.dtype.itemsize - (bound.dtype.kind == "i"))
+                within = cast < limit
+                back = np.where(within, cast, 0).astype(bound.dtype)
+                beyond = within & (back < bound) if up else ~within | (back > bound)
+            towards = np.asarray(math.inf if up else -math.inf).astype(cast.dtype)
+            return np.where(beyond, np.nextafter(cast, towards), cast)
+
+
+def components(x: Array) -> Array:
+    """View complex numbers as pairs of real ones along a new last axis; real arrays pass."""
+    if x.dtype.kind != "c":
+        return x
+    real = x.real
+    shape, strides = (*x.shape, 2), (*x.strides, real.dtype.itemsize)
+    return np.lib.stride_tricks.as_strided(real, shape, strides, writeable=x.flags.writeable)
+
+
+def format_of(x: Array) -> Format:
+    """Return the floating-point format of the components of `x`."""
+    return FORMATS[COMPONENT[x.dtype.name]]
+
+
+def boxes(shape: tuple[int, ...]) -> Iterator[Box]:
+    """Cut a shape into boxes of at most `BLOCK` elements, along its longest axes."""
+    size = math.prod(shape)
+    if size <= BLOCK:
+        # The ellipsis keeps a piece of no dimensions a view.
+        yield (*(slice(0, length) for length in shape), ...)
+        return
+    longest = max(range(len(shape)), key=shape.__getitem__)
+    step = max(1, BLOCK * shape[longest] // size)
+    for start in range(0, shape[longest], step):
+        stop = min(start + step, shape[longest])
+        for box in boxes((*shape[:longest], stop - start, *shape[longest + 1 :])):
+            moved = slice(start + box[longest].start, start + box[longest].stop)
+            yield (*box[:longest], moved, *box[longest + 1 :])
+
+
+def _memory_order(x: Array) -> Array:
+    """View `x` with its axes in the order of memory, flat where that is a view."""
+    x = x.transpose(sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis])))
+    x = x[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides)]
+    return x.reshape(-1) if x.flags.c_contiguous else x
+
+
+def _float64_block(x: Array, groups: int) -> NDArray[np.float64]:
+    """Copy a piece of a leaf to shape (groups, elements), complex (groups, elements, 2)."""
+    parts = components(x)
+    wide = parts.astype(np.float64, order="C", copy=False)
+    return wide.reshape(groups, math.prod(x.shape) // groups, *parts.shape[x.ndim :])
+
+
+def _flat_blocks(leaf: Array) -> Iterator[NDArray[np.float64]]:
+    flat = _memory_order(leaf)
+    return (_float64_block(flat[box], 1) for box in boxes(flat.shape) if leaf.size)
+
+
+def _block_sums(block: NDArray[np.float64], order: Order, leaf: Array) -> tuple[Array, Array, Array]:
+    """Return head, tail and shift of the sums of a block's rows."""
+    is_complex = leaf.dtype.kind == "c"
+    if format_of(leaf).precision == 53:
+        return narrow_sums(block, order, is_complex)
+    head = wide_sums(block, order, is_complex)
+    return head, np.zeros_like(head), np.zeros(head.shape, np.int64)
+
+
+def _error(leaves: list[Array]) -> float:
+    return NARROW_ERROR if all(format_of(leaf).precision == 53 for leaf in leaves) else WIDE_ERROR
+
+
+def _power(order: Order) -> int:
+    """Return the power of x that the sum holds."""
+    return 2 if order == 2 else 1
+
+
+def _tree_sum(leaves: list[Array], order: Order) -> Sum:
+    parts: list[tuple[float, float, int]] = []
+    for leaf in leaves:
+        for block in _flat_blocks(leaf):
+            head, tail, shift = _block_sums(block, order, leaf)
+            parts.append((float(head[0]), float(tail[0]), int(shift[0])))
+    broken = [head for head, _, _ in parts if not math.isfinite(head)]
+    if broken:
+        return Sum(math.nan if any(map(math.isnan, broken)) else math.inf, 0.0, 0, 0.0)
+    least = min((shift for head, _, shift in parts if head), default=0)
+    power = _power(order)
+    scaled = [
+        (math.ldexp(head, power * (least - shift)), math.ldexp(tail, power * (least - shift)))
+        for head, tail, shift in parts
+        if head
+    ]
+    if order == math.inf:
+        hi, lo = max(scaled, default=(0.0, 0.0))
+    else:
+        numbers = [number for pair in scaled for number in pair]
+        hi = math.fsum(numbers)
+        lo = math.fsum([*numbers, -hi])
+    return Sum(hi, lo, -power * least, _error(leaves))
+
+
+def _axis_sums(leaf: Array, order: Order, axis: tuple[int, ...]) -> Sum:
+    kept = [k for k in range(leaf.ndim) if k not in axis]
+    x = leaf.transpose((*kept, *axis))
+    groups = tuple(leaf.shape[k] for k in kept)
+    power = _power(order)
+    hi, lo = np.zeros(groups), np.zeros(groups)
+    shift = np.full(groups, NEUTRAL_SHIFT)
+    for box in boxes(x.shape) if leaf.size else ():
+        where = box[: len(kept)]
+        shape = hi[where].shape
+        head, tail, new = (
+            part.reshape(shape)
+            for part in _block_sums(_float64_block(x[box], math.prod(shape)), order, leaf)
+        )
+        least = np.minimum(shift[where], new)
+        down, new_down = power * (least - shift[where]), power * (least - new)
+        old, old_lo = np.ldexp(hi[where], down), np.ldexp(lo[where], down)
+        head, tail = np.ldexp(head, new_down), np.ldexp(tail, new_down)
+        hi[where] = old + head
+        virtual = hi[where] - old
+        lo[where] = old_lo + tail + ((old - (hi[where] - virtual)) + (head - virtual))
+        shift[where] = least
+    return Sum(hi, lo, -power * shift, _error([leaf]))
+
+
+def _multiply(x: Array, multiplier: Multiplier, out: Array) -> None:
+    # Products of 16-bit numbers with their multipliers are exact in float32.
+    compute = np.float64 if format_of(x).precision == 53 else np.float32
+    number = np.ldexp(np.asarray(multiplier.value, compute), multiplier.exponent)
+    for ufunc, chosen in ((np.divide, True), (np.multiply, False)):
+        where = np.logical_and(multiplier.clipped, np.equal(multiplier.divide, chosen))
+        if where.all():
+            ufunc(x, number, out=out, dtype=compute, casting="unsafe")
+        elif where.any():
+            ufunc(x, number, out=out, dtype=compute, casting="unsafe", where=where)
+
+
+def _multiply_truncating(x: Array, multiplier: Multiplier, out: Array) -> None:
+    """Multiply in float64 as `_multiply` does, but cut what falls below the normal range towards zero."""
+    facts = format_of(x)
+    fields = [np.broadcast_to(np.asarray(field), x.shape) for field in multiplier]
+    for box in boxes(x.shape):
+        wide = x[box].astype(np.float64)
+        value, exponent, divide, clipped, _ = (field[box] for field in fields)
+        _, top = np.frexp(np.max(np.abs(wide), initial=0, where=np.isfinite(wide)))
+        up = max(0, 1000 - int(top))
+        wide = np.ldexp(wide, up)
+        product = np.where(divide, wide / np.where(divide, value, 1), wide * value)
+        exponent = np.where(divide, -exponent, exponent) - up
+        steps = np.ldexp(product, exponent - facts.smallest)
+        small = np.abs(steps) < 2.0 ** (facts.precision - 1)
+        result = np.where(small, np.ldexp(np.trunc(steps), facts.smallest), np.ldexp(product, exponent))
+        np.copyto(out[box], result, where=clipped, casting="unsafe")

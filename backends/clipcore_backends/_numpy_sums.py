@@ -1,0 +1,138 @@
+"""Accurate sums of ``|x|`` and ``|x|**2`` over blocks of a NumPy array.
+
+Components of 32 bits or less are widened to float64, where their squares are exact, and
+added in rows short enough that the worst case of any order of addition stays below
+`WIDE_ERROR`. For float64 that is not enough. There each value is split into a head h on a
+grid so coarse that all sums of heads (of their squares) are exact, and a small tail:
+
+    x = h + t,  x**2 = h**2 + t * (x + h)
+
+Blocks whose largest element is extreme are first brought near 1 by a power of two, so
+nothing over- or underflows.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipcore_backends._protocol import Order
+
+__all__ = ["BLOCK", "NARROW_ERROR", "NEUTRAL_SHIFT", "WIDE_ERROR", "narrow_sums", "wide_sums"]
+
+Doubles = NDArray[np.float64]
+
+BLOCK = 1 << 15
+"""Elements a block: its float64 copy and a few temporaries stay in the second-level cache."""
+
+ROW = 256
+"""Elements that any one dot product or plain sum may chain."""
+
+NEUTRAL_SHIFT = 600
+"""Blocks with extreme values are multiplied by ``2**NEUTRAL_SHIFT`` or its inverse."""
+
+# (ROW + BLOCK / ROW) additions of unit roundoff 2^-53, the roundings of a modulus and of
+# the merge added: below 2^-44, the contract's bound for the norm of 32-bit components.
+WIDE_ERROR = 2.0**-44.3
+
+# The tail's sum errs by (ROW + BLOCK / ROW) * 2^-53 * 2^-19 * max * sum|x|, and
+# sum|x| <= sqrt(BLOCK) * norm.
+NARROW_ERROR = 2.0**-54.8
+
+
+def _row_sum(products: Doubles) -> Doubles:
+    """Sum the last axis, pairwise."""
+    return np.add.reduce(products, axis=-1)
+
+
+def _row_dot(a: Doubles, b: Doubles) -> Doubles:
+    """Dot products along the last axis that chain at most `ROW` additions."""
+    length = a.shape[-1]
+    if length <= ROW:
+        return np.vecdot(a, b)
+    whole = length - length % ROW
+    parts = (*a.shape[:-1], whole // ROW, ROW)
+    total = _row_sum(np.vecdot(a[..., :whole].reshape(parts), b[..., :whole].reshape(parts)))
+    if whole < length:
+        total += np.vecdot(a[..., whole:], b[..., whole:])
+    return total
+
+
+def wide_sums(block: Doubles, order: Order, is_complex: bool) -> Doubles:
+    """Sum each row of a float64 block whose components have 32 significant bits or less.
+
+    Parameters
+    ----------
+    block : array, shape (groups, elements), or (groups, elements, 2) for complex numbers
+    order : 1, 2 or inf
+    is_complex : bool
+        Whether the last axis holds real and imaginary parts.
+    """
+    if order == 2:
+        return _row_dot(*(block.reshape(len(block), -1),) * 2)
+    moduli = np.sqrt(np.vecdot(block, block)) if is_complex else np.abs(block)
+    if order == 1:
+        return _row_sum(moduli)
+    return np.max(moduli, axis=-1)
+
+
+def narrow_sums(block: Doubles, order: Order, is_complex: bool) -> tuple[Doubles, Doubles, NDArray[np.int64]]:
+    """Sum each row of a float64 block, accurately: head, tail and the shift by which it was scaled.
+
+    Parameters are those of `wide_sums`. The sum is ``(head + tail) * 2**(-order * shift)``.
+    """
+    largest = np.max(np.abs(block), axis=tuple(range(1, block.ndim)))
+    shift = np.where(largest > 2.0**480, -NEUTRAL_SHIFT, np.where(largest < 2.0**-400, NEUTRAL_SHIFT, 0))
+    if shift.any():
+        block = np.ldexp(block, shift.reshape(-1, *(1,) * (block.ndim - 1)))
+    _, top = np.frexp(np.ldexp(largest, shift))
+    top = np.where(np.isfinite(largest), top, 0)[:, np.newaxis]
+    if order == 2:
+        head, tail = _squares(block.reshape(len(block), -1), top)
+    elif not is_complex:
+        head, tail = _magnitudes(np.abs(block), top, order)
+    else:
+        moduli, corrections = _moduli(block[..., 0], block[..., 1])
+        head, tail = _magnitudes(moduli, top + 1, order)
+        if order == 1:
+            tail = tail + _row_sum(corrections)
+        else:
+            tail = np.max(np.where(moduli == head[:, np.newaxis], corrections, -np.inf), axis=-1)
+    return head, tail, shift
+
+
+def _split(values: Doubles, grid: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
+    """Split values into multiples of ``2**grid`` and exact remainders."""
+    anchor = np.ldexp(1.5, grid + 52)
+    head = (values + anchor) - anchor
+    return head, values - head
+
+
+def _squares(block: Doubles, top: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
+    # h has 19 bits below the largest element, so BLOCK squares of it add up in 53.
+    head, tail = _split(block, top - 19)
+    return np.vecdot(head, head), _row_dot(tail, block + head)
+
+
+def _magnitudes(values: Doubles, top: NDArray[np.int64], order: Order) -> tuple[Doubles, Doubles]:
+    if order != 1:
+        return np.max(values, axis=-1), np.zeros(len(values))
+    head, tail = _split(values, top - 37)
+    return _row_sum(head), _row_sum(tail)
+
+
+def _square_error(x: Doubles, square: Doubles) -> Doubles:
+    """Return what `square`, the rounded x * x, leaves out (Dekker's product)."""
+    scaled = x * 134217729.0
+    high = scaled - (scaled - x)
+    low = x - high
+    return ((high * high - square) + 2 * high * low) + low * low
+
+
+def _moduli(real: Doubles, imag: Doubles) -> tuple[Doubles, Doubles]:
+    """Return the moduli of complex numbers, each as a rounded value and its correction."""
+    a, b = real * real, imag * imag
+    large, small = np.maximum(a, b), np.minimum(a, b)
+    total = large + small
+    rest = (large - total) + small + _square_error(real, a) + _square_error(imag, b)
+    root = np.sqrt(total)
+    rest += (total - root * root) - _square_error(root, root * root)
+    return root, rest / np.where(root > 0, 2 * root, 1)

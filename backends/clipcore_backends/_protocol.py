@@ -1,0 +1,64 @@
+"""What an engine is: the verbs measure, scale and clamp over the arrays of one library."""
+
+from typing import Any, NamedTuple, Protocol
+
+__all__ = ["Array", "Engine", "Multiplier", "Order", "Sum"]
+
+Array = Any
+"""An array of any library, or where one group is meant, a float."""
+
+Order = float
+"""Of a norm: 1, 2 or inf."""
+
+
+class Sum(NamedTuple):
+    """The sum of ``|x|**order`` over a group, ``(hi + lo) * 2**exponent``; of order inf the maximum.
+
+    Each of the first three fields is a number, or an array with one entry a group. `hi` is
+    NaN for a group that holds NaN, infinity for one that holds infinity and no NaN.
+    """
+
+    hi: Array
+    lo: Array
+    exponent: Array
+    error: float
+    """A bound on the relative error of the sum."""
+
+
+class Multiplier(NamedTuple):
+    """The one number by which every element of a group is multiplied or divided, and then rounded once.
+
+    The number is ``value * 2**exponent``; `value` has so few bits that no engine rounds the
+    product twice. Each field is one number, or an array that broadcasts against the leaf.
+    """
+
+    value: Array
+    exponent: Array
+    divide: Array
+    """Whether to divide by the number instead."""
+    clipped: Array
+    """False where the group stays as it is."""
+    ample: Array
+    """Whether the limit is so large that rounding up subnormal elements cannot reach it."""
+
+
+class Engine(Protocol):
+    """Measure, scale and clamp for the arrays of one library; values may be looked at."""
+
+    def measure(self, leaves: list[Array], order: Order, axis: tuple[int, ...] | None) -> Sum:
+        """Return the accurate sum of ``|x|**order`` over all leaves, or over `axis` of the one leaf."""
+
+    def exceeds(self, leaves: list[Array], order: Order, limit: float) -> bool:
+        """Decide without rounding whether the norm of all leaves together is above `limit`."""
+
+    def scale(self, leaf: Array, multiplier: Multiplier, out: Array) -> None:
+        """Write `leaf` times `multiplier` to `out`; nothing below the normal range is rounded up."""
+
+    def clamp(self, leaf: Array, lower: Array | None, upper: Array | None, out: Array) -> None:
+        """Write `leaf`, cut to bounds of its own dtype, to `out`; NaN where an element or bound is NaN."""
+
+    def number(self, value: float, leaf: Array) -> Array:
+        """Return a number as a 0-d array of the leaf's dtype."""
+
+    def round_array(self, bound: Array, leaf: Array, *, up: bool) -> Array:
+        """Cast an array bound to the leaf's dtype in the direction that keeps it."""

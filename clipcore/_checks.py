@@ -1,0 +1,145 @@
+"""The checks of arguments and their sentences: function, argument, value received, what to do."""
+
+import math
+from collections.abc import Sequence
+from numbers import Number
+from typing import Any, get_args
+
+import numpy as np
+from clipcore_backends._formats import COMPONENT
+
+from clipcore._dispatch import is_array, library_of, namespace_of
+from clipcore._messages import shown
+from clipcore._trees import Flat
+from clipcore._typing import Array, Axis, Nonfinite
+
+__all__ = [
+    "check_axis",
+    "check_choice",
+    "check_dtype",
+    "check_floating",
+    "check_limit",
+    "check_nonfinite",
+    "dtype_name",
+    "offenders",
+]
+
+_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the plain name of any library's dtype, as in ``"float32"``."""
+    return str(getattr(dtype, "name", dtype)).rpartition(".")[2]
+
+
+def check_dtype(function: str, name: str, leaf: Array, allowed: Sequence[str], advice: str) -> None:
+    """Raise TypeError unless the leaf's dtype is one of those allowed."""
+    if dtype_name(leaf.dtype) not in allowed:
+        raise TypeError(f"{function}: {name} has dtype {dtype_name(leaf.dtype)}; {advice}")
+
+
+def check_floating(function: str, flat: Flat) -> None:
+    """Raise TypeError unless all leaves have a norm: floating-point and complex ones."""
+    for index, leaf in enumerate(flat.leaves):
+        if dtype_name(leaf.dtype) not in COMPONENT:
+            raise TypeError(
+                f"{function}: {flat.name(index)} has dtype {dtype_name(leaf.dtype)}; norms are taken of "
+                f"{', '.join(COMPONENT)}: convert it first"
+            )
+
+
+def check_real(function: str, name: str, leaf: Array) -> None:
+    """Raise TypeError unless a leaf's values have an order: integers and real floating-point numbers."""
+    advice = "bounds are for integers, float16, bfloat16, float32 and float64: convert it first"
+    reals = [*_INTEGERS, "float16", "bfloat16", "float32", "float64"]
+    check_dtype(function, name, leaf, reals, advice)
+
+
+def check_choice(function: str, argument: str, value: object, choices: tuple[Any, ...]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise ValueError(f"{function}: {argument} is {shown(value)}; choose one of {listed}")
+
+
+def check_nonfinite(function: str, value: object) -> None:
+    """Raise ValueError unless `value` names a policy for NaN and infinity."""
+    check_choice(function, "nonfinite", value, get_args(Nonfinite))
+
+
+def as_number(function: str, argument: str, value: Any) -> float | None:
+    """Return a Python or NumPy number as float, None for a 0-d array of another library.
+
+    Raises
+    ------
+    TypeError
+        For what is not one real number.
+    ValueError
+        For arrays with dimensions, and numbers that no float can hold.
+    """
+    kind = f"{function}: {argument} is {shown(value)}"
+    if is_array(value) and not isinstance(value, np.generic):
+        if value.ndim:
+            raise ValueError(f"{kind}, an array of shape {tuple(value.shape)}; give one number")
+        name = dtype_name(value.dtype)
+        if library_of(value) != "numpy":
+            if not namespace_of(value).isdtype(value.dtype, ("integral", "real floating")):
+                raise TypeError(f"{kind} of dtype {name}; give a real number")
+            return None
+        value = value[()]
+    is_real = isinstance(value, Number) and not isinstance(value, bool | np.bool_ | complex | np.complexfloating)
+    if not is_real and getattr(getattr(value, "dtype", None), "name", None) != "bfloat16":
+        raise TypeError(f"{kind} of type {type(value).__name__}; give a real number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{kind}, more than a float can hold; give a smaller number or math.inf") from None
+
+
+def check_limit(function: str, max_norm: Any, leaves: list[Array]) -> float | Array:
+    """Return the limit as float, or as the 0-d array of the leaves' library that it is."""
+    if max_norm is None:
+        raise TypeError(
+            f"{function}: max_norm is None; give a number, or leave the call out to switch clipping off"
+        )
+    limit = as_number(function, "max_norm", max_norm)
+    if limit is None:
+        check_library(function, "max_norm", max_norm, leaves)
+        return max_norm
+    if math.isnan(limit) or limit < 0:
+        raise ValueError(f"{function}: max_norm is {shown(max_norm)}; give a number that is zero or positive")
+    return limit
+
+
+def check_library(function: str, argument: str, value: Array, leaves: list[Array]) -> None:
+    """Raise TypeError unless an array argument is of the leaves' library."""
+    if leaves and library_of(value) != library_of(leaves[0]):
+        raise TypeError(
+            f"{function}: {argument} is an array of {library_of(value)} and the leaves are of "
+            f"{library_of(leaves[0])}; convert one of them"
+        )
+
+
+def check_axis(function: str, axis: Axis, ndim: int) -> tuple[int, ...] | None:
+    """Return the axes as non-negative numbers, None where all are reduced."""
+    if axis is None:
+        return None
+    entries = axis if isinstance(axis, tuple) else (axis,)
+    for entry in entries:
+        if isinstance(entry, bool) or not isinstance(entry, int | np.integer):
+            raise TypeError(f"{function}: axis is {shown(axis)}; give an int, a tuple of ints, or None")
+        if not -ndim <= entry < ndim:
+            raise ValueError(f"{function}: axis is {shown(axis)}, but x has {ndim} dimensions; give axes it has")
+    axes = tuple(int(entry) % ndim for entry in entries)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"{function}: axis is {shown(axis)}; name each axis once")
+    return axes
+
+
+def offenders(function: str, flat: Flat, finite: list[bool], norm: object = None) -> str:
+    """Return the sentence that names the leaves with NaN or infinity in them."""
+    names = [flat.name(index) for index, good in enumerate(finite) if not good]
+    if norm is not None:
+        names = [f"norm, which is {shown(norm)}"]
+    where = ", ".join(names) or "a leaf of another rank"
+    return f"{function}: NaN or infinity in {where}; mend it, or choose nonfinite='propagate' or 'zero'"

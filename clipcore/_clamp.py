@@ -1,0 +1,75 @@
+"""The one road of the value and weight clips: round the bounds, then clamp."""
+
+from typing import Any
+
+import numpy as np
+from clipcore_backends import Engine
+
+from clipcore import _portable
+from clipcore._bounds import check_array_bound, check_bounds, is_array_bound, round_bounds
+from clipcore._checks import check_real
+from clipcore._dispatch import engine_for
+from clipcore._out import check_out, readable, same_memory, write
+from clipcore._trees import Flat
+from clipcore._typing import Array, Bound, Tree
+
+__all__ = ["clamp"]
+
+Pair = tuple[Array | None, Array | None]
+
+
+def clamp(
+    function: str, flat: Flat, lower: Bound, upper: Bound, chosen: list[bool] | None, out: Tree | None
+) -> list[Array]:
+    """Check the arguments, then clamp the chosen leaves (None: all) and copy the others."""
+    check_bounds(function, lower, upper)
+    for index, leaf in enumerate(flat.leaves):
+        check_real(function, flat.name(index), leaf)
+    outs = None if out is None else check_out(function, flat, out, "out")
+    engine = engine_for(flat.leaves)
+    bounds = _bounds(function, flat, lower, upper, chosen, engine or _portable)
+    if engine is not None:
+        return _clamp_eager(engine, flat.leaves, bounds, outs)
+    results = [_portable.clamp(leaf, *pair) for leaf, pair in zip(flat.leaves, bounds, strict=True)]
+    if outs is None:
+        return results
+    write(results, outs)
+    return outs
+
+
+def _bounds(
+    function: str, flat: Flat, lower: Bound, upper: Bound, chosen: list[bool] | None, engine: Any
+) -> list[Pair]:
+    """Return the bounds of each leaf as arrays of its dtype, None where there is none."""
+    numbers: dict[Any, tuple[float | int | None, float | int | None]] = {}
+    bounds: list[Pair] = []
+    for index, leaf in enumerate(flat.leaves):
+        if chosen is not None and not chosen[index]:
+            bounds.append((None, None))
+            continue
+        if leaf.dtype not in numbers:
+            numbers[leaf.dtype] = round_bounds(function, lower, upper, leaf.dtype)
+        pair: list[Array | None] = []
+        for argument, bound, number in zip(("lower", "upper"), (lower, upper), numbers[leaf.dtype], strict=True):
+            if is_array_bound(bound):
+                check_array_bound(function, argument, bound, flat.name(index), leaf)
+                pair.append(engine.round_array(bound, leaf, up=argument == "lower"))
+            else:
+                pair.append(None if number is None else engine.number(number, leaf))
+        bounds.append((pair[0], pair[1]))
+    return bounds
+
+
+def _clamp_eager(
+    engine: Engine, leaves: list[Array], bounds: list[Pair], outs: list[Array] | None
+) -> list[Array]:
+    if outs is None:
+        results = [np.empty_like(leaf) for leaf in leaves]
+    else:
+        results, leaves = outs, readable(leaves, outs)
+    for leaf, result, pair in zip(leaves, results, bounds, strict=True):
+        if pair != (None, None):
+            engine.clamp(leaf, *pair, result)
+        elif not same_memory(leaf, result):
+            np.copyto(result, leaf)
+    return results

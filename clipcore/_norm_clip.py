@@ -1,0 +1,163 @@
+"""The one road of every norm clip: measure, decide, scale."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from clipcore_backends import Engine
+from clipcore_backends._formats import COMPONENT, FORMATS
+from clipcore_backends._protocol import Multiplier, Order, Sum
+
+from clipcore import _portable
+from clipcore._checks import check_floating, check_limit, check_nonfinite, dtype_name, offenders
+from clipcore._decide import Decision, Norm, decide, multiplier, norm_of, subnormal_slack, to_float
+from clipcore._dispatch import engine_for
+from clipcore._out import check_out, readable, same_memory, write
+from clipcore._reduce import all_ranks
+from clipcore._trees import Flat
+from clipcore._typing import AllReduce, Array, Nonfinite, Tree
+
+__all__ = ["Request", "clip", "measure"]
+
+
+class Request(NamedTuple):
+    """What a caller asked of a norm clip, arguments checked."""
+
+    function: str
+    order: Order
+    axis: tuple[int, ...] | None = None
+    norm: float | Array | None = None
+    all_reduce: AllReduce | None = None
+    nonfinite: Nonfinite = "propagate"
+
+
+def clip(flat: Flat, max_norm: Any, request: Request, out: Tree | None, out_root: str) -> tuple[list[Array], Array]:
+    """Check what all norm clips have in common, then clip; return the results and the norm before."""
+    check_floating(request.function, flat)
+    limit = check_limit(request.function, max_norm, flat.leaves)
+    check_nonfinite(request.function, request.nonfinite)
+    outs = None if out is None else check_out(request.function, flat, out, out_root)
+    engine = engine_for(flat.leaves)
+    if engine is None:
+        results, norm = _portable.clip(flat, limit, request)
+        if outs is None:
+            return results, norm
+        write(results, outs)
+        return outs, norm
+    assert isinstance(limit, float)
+    return _clip_looking(engine, flat, limit, request, outs)
+
+
+def measure(flat: Flat, request: Request) -> Array:
+    """Return the norms of a tree, or of the groups of its one leaf."""
+    check_floating(request.function, flat)
+    engine = engine_for(flat.leaves)
+    if engine is None:
+        return _portable.measure(flat, request)
+    total = engine.measure(flat.leaves, request.order, request.axis)
+    if request.all_reduce is not None:
+        total = all_ranks(total, request.order, request.all_reduce)
+    return _norm_array(total, request.order)
+
+
+def _norm_array(total: Sum, order: Order) -> Array:
+    with np.errstate(all="ignore"):
+        finite = to_float(norm_of(_finite(total), order))
+        return np.asarray(np.where(np.isfinite(total.hi), finite, total.hi))
+
+
+def _finite(total: Sum) -> Sum:
+    """Replace groups that hold NaN or infinity by zero."""
+    if np.ndim(total.hi) == 0:
+        return total if math.isfinite(total.hi) else Sum(0.0, 0.0, 0, total.error)
+    finite = np.isfinite(total.hi)
+    return Sum(np.where(finite, total.hi, 0), np.where(finite, total.lo, 0), total.exponent, total.error)
+
+
+def _clip_looking(
+    engine: Engine, flat: Flat, limit: float, request: Request, outs: list[Array] | None
+) -> tuple[list[Array], Array]:
+    """Clip with an engine that may look at values."""
+    leaves, axis = flat.leaves, request.axis
+    exact = request.norm is None and request.all_reduce is None
+    if request.norm is not None:
+        total, order = Sum(float(request.norm), 0.0, 0, 2.0**-53), math.inf
+    else:
+        total, order = engine.measure(leaves, request.order, axis), request.order
+    if request.all_reduce is not None:
+        total = all_ranks(total, order, request.all_reduce)
+    broken = ~np.isfinite(total.hi)
+    if request.nonfinite == "raise" and broken.any():
+        finite = [bool(np.isfinite(leaf).all()) for leaf in leaves]
+        raise FloatingPointError(offenders(request.function, flat, finite, request.norm))
+    norm = _norm_array(total, order)
+    if outs is None:
+        results = [np.empty_like(leaf) for leaf in leaves]
+    else:
+        results, leaves = outs, readable(leaves, outs)
+    decision = None
+    if math.isfinite(limit):
+        decision = _decide(engine, leaves, _finite(total), limit, order, axis, exact)
+    clipped = False if decision is None else decision.excess < 0
+    for leaf, result in zip(leaves, results, strict=True):
+        if not np.all(clipped) and not same_memory(leaf, result):
+            np.copyto(result, leaf)
+    if decision is not None and np.any(clipped):
+        _scale(engine, leaves, results, decision, limit, request)
+    if broken.any() and (limit < math.inf or request.nonfinite == "zero"):
+        fill = 0.0 if request.nonfinite == "zero" else math.nan
+        for result in results:
+            value = complex(fill, fill) if result.dtype.kind == "c" else fill
+            np.copyto(result, np.asarray(value).astype(result.dtype), where=_along(broken, axis))
+    return results, norm
+
+
+def _decide(
+    engine: Engine,
+    leaves: list[Array],
+    total: Sum,
+    limit: float,
+    order: Order,
+    axis: tuple[int, ...] | None,
+    exact: bool,
+) -> Decision:
+    """Compare norms and limit: without rounding, or so that clipping the result again changes nothing."""
+    norm = norm_of(total, order)
+    if not exact:
+        return decide(norm._replace(error=2 * norm.error), limit)
+    decision = decide(norm, limit)
+    if np.all(decision.certain):
+        return decision
+    if axis is None:
+        return decision._replace(excess=-1.0 if engine.exceeds(leaves, order, limit) else 1.0)
+    (leaf,) = leaves
+    groups = leaf.transpose((*(k for k in range(leaf.ndim) if k not in axis), *axis))
+    excess = np.array(decision.excess)
+    for index in zip(*np.nonzero(~np.atleast_1d(decision.certain)), strict=True):
+        where = index[: excess.ndim]
+        excess[where] = -1.0 if engine.exceeds([groups[(*where, ...)]], order, limit) else 1.0
+    return decision._replace(excess=excess)
+
+
+def _scale(
+    engine: Engine,
+    leaves: list[Array],
+    results: list[Array],
+    decision: Decision,
+    limit: float,
+    request: Request,
+) -> None:
+    formats = [FORMATS[COMPONENT[dtype_name(leaf.dtype)]] for leaf in leaves]
+    size = sum(leaf.size for leaf in leaves) // max(np.size(decision.excess), 1)
+    slack = subnormal_slack(request.order, 2 * size, min(each.unit_roundoff for each in formats))
+    multipliers = {
+        each: Multiplier(*(_along(field, request.axis) for field in multiplier(decision, limit, slack, each)))
+        for each in set(formats)
+    }
+    for leaf, result, each in zip(leaves, results, formats, strict=True):
+        engine.scale(leaf, multipliers[each], result)
+
+
+def _along(field: Array, axis: tuple[int, ...] | None) -> Array:
+    """Give one entry a group the shape that broadcasts against the leaf."""
+    return field if axis is None else np.expand_dims(field, axis)

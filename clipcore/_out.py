@@ -1,0 +1,133 @@
+"""Where results go: new arrays, or the arrays of `out`, checked before anything is written."""
+
+from typing import Any
+
+import array_api_compat
+import numpy as np
+import optree
+
+from clipcore._checks import check_library, dtype_name
+from clipcore._dispatch import is_array
+from clipcore._messages import shown
+from clipcore._trees import Flat, leaf_name
+from clipcore._typing import Array, Tree
+
+__all__ = ["check_out", "readable", "same_memory", "write"]
+
+
+def check_out(function: str, flat: Flat, out: Tree, root: str) -> list[Array]:
+    """Return the leaves of `out`, fit to take results of the leaves of `flat`.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is no array, of another library, or of one whose arrays cannot be written.
+    ValueError
+        If structure, shape or dtype differ, a leaf is read-only, or leaves share bytes.
+    """
+    leaves, spec = optree.tree_flatten(out)
+    if spec != flat.spec:
+        raise ValueError(
+            f"{function}: {root} has the structure {shown(spec)}, the input {shown(flat.spec)}; "
+            "give arrays in the same containers"
+        )
+    paths = optree.tree_paths(out)
+    for path, given, leaf in zip(paths, leaves, flat.leaves, strict=True):
+        name = leaf_name(root, path)
+        if not is_array(given) or isinstance(given, np.generic):
+            raise TypeError(f"{function}: {name} is {shown(given)} of type {type(given).__name__}; give an array")
+        check_library(function, name, given, [leaf])
+        if tuple(given.shape) != tuple(leaf.shape) or given.dtype != leaf.dtype:
+            raise ValueError(
+                f"{function}: {name} has shape {tuple(given.shape)} and dtype {_dtype_text(given)}, its input "
+                f"{tuple(leaf.shape)} and {_dtype_text(leaf)}; give an array of the same shape and dtype"
+            )
+        if not isinstance(given, np.ndarray):
+            if not array_api_compat.is_writeable_array(given):
+                raise TypeError(f"{function}: {name} cannot be written to in place; leave out= away")
+        elif not given.flags.writeable:
+            raise ValueError(f"{function}: {name} is read-only; give an array that can be written")
+    pair = _sharing([leaf if isinstance(leaf, np.ndarray) else None for leaf in leaves])
+    if pair is not None:
+        one, other = (leaf_name(root, paths[index]) for index in pair)
+        what = "has elements that share bytes" if one == other else f"and {other} share bytes"
+        raise ValueError(f"{function}: {one} {what}; give memory of its own to each")
+    return leaves
+
+
+def _dtype_text(array: Array) -> str:
+    dtype = array.dtype
+    native = not isinstance(dtype, np.dtype) or dtype.isnative
+    return dtype_name(dtype) + ("" if native else " in the other byte order")
+
+
+def _sharing(leaves: list[np.ndarray[Any, Any] | None]) -> tuple[int, int] | None:
+    """Return the indices of two arrays, or twice that of one, in which a byte stands for two elements."""
+    spans = []
+    for index, leaf in enumerate(leaves):
+        if leaf is None or not leaf.size:
+            continue
+        if _overlaps_itself(leaf):
+            return index, index
+        spans.append((*np.lib.array_utils.byte_bounds(leaf), index))
+    open_spans: list[tuple[int, int]] = []
+    for start, stop, index in sorted(spans):
+        open_spans = [(end, other) for end, other in open_spans if end > start]
+        for _, other in open_spans:
+            if np.shares_memory(leaves[index], leaves[other]):
+                return min(index, other), max(index, other)
+        open_spans.append((stop, index))
+    return None
+
+
+def _overlaps_itself(x: np.ndarray[Any, Any]) -> bool:
+    if x.flags.c_contiguous or x.flags.f_contiguous:
+        return False
+    reach = x.itemsize
+    axes = sorted((abs(stride), length) for stride, length in zip(x.strides, x.shape, strict=True) if length > 1)
+    for stride, length in axes:
+        if stride < reach:
+            break
+        reach += stride * (length - 1)
+    else:
+        return False
+    offsets = np.zeros(x.shape, np.int64)
+    for axis, stride in enumerate(x.strides):
+        shape = [-1 if k == axis else 1 for k in range(x.ndim)]
+        offsets += (np.arange(x.shape[axis]) * stride).reshape(shape)
+    return bool((np.diff(np.sort(offsets, axis=None)) < x.itemsize).any())
+
+
+def readable(leaves: list[Array], outs: list[Array]) -> list[Array]:
+    """Return the NumPy leaves, copied where writing to an array of `outs` would change them unread.
+
+    A leaf that is its own `out`, element for element, is read before it is written.
+    """
+    spans = [(*np.lib.array_utils.byte_bounds(leaf), 0, index) for index, leaf in enumerate(leaves) if leaf.size]
+    spans += [(*np.lib.array_utils.byte_bounds(out), 1, index) for index, out in enumerate(outs) if out.size]
+    result = list(leaves)
+    open_spans: list[tuple[int, int, int]] = []
+    for start, stop, kind, index in sorted(spans):
+        open_spans = [span for span in open_spans if span[0] > start]
+        for _, other_kind, other in open_spans:
+            if kind == other_kind:
+                continue
+            read, written = (index, other) if kind == 0 else (other, index)
+            leaf, out = leaves[read], outs[written]
+            if not (read == written and same_memory(leaf, out)) and result[read] is leaf:
+                result[read] = leaf.copy()
+        open_spans.append((stop, kind, index))
+    return result
+
+
+def same_memory(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> bool:
+    """Tell whether two NumPy arrays of one shape are the same elements at the same places."""
+    return (
+        x.strides == y.strides and x.__array_interface__["data"][0] == y.__array_interface__["data"][0]
+    )
+
+
+def write(results: list[Array], outs: list[Array]) -> None:
+    """Write results to the arrays of `outs`, of a library other than NumPy."""
+    for result, out in zip(results, outs, strict=True):
+        out[...] = result

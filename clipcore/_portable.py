@@ -1,0 +1,213 @@
+"""The portable engine: measure, decide and scale in pure array API, with no look at a value.
+
+It serves every library without an engine of its own, traced, lazy and on any device. It
+differs from the NumPy engine where that looks: it does not settle exactly on which side of
+the limit a norm is that floating point cannot tell, and it rounds every element that falls
+below the normal range towards zero instead of asking whether the limit is ample.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import array_api_compat
+import numpy as np
+from clipcore_backends._formats import COMPONENT, FORMATS, Format
+
+from clipcore._checks import dtype_name, offenders
+from clipcore._dispatch import namespace_of
+from clipcore._portable_sums import Groups, Precision, components, given_groups, measure_groups
+from clipcore._trees import Flat
+from clipcore._typing import Array
+
+__all__ = ["clamp", "clip", "copy", "measure", "number", "round_array"]
+
+
+class _Limit(NamedTuple):
+    """A limit as an unevaluated sum in the accumulator's dtype."""
+
+    hi: Array
+    lo: Array
+    valid: Array
+    """False where an array holds a limit that is negative or NaN."""
+
+
+class _Factor(NamedTuple):
+    """What elements are multiplied by: ``value``, between two multiplications by ``guard``."""
+
+    value: Array
+    guard: Array
+
+
+def measure(flat: Flat, request: Any) -> Array:
+    """Return the norms of a tree, or of the groups of its one leaf."""
+    return _norm(_groups(flat.leaves, request), flat.leaves[0], request.axis)
+
+
+def clip(flat: Flat, limit: float | Array, request: Any) -> tuple[list[Array], Array]:
+    """Return the clipped leaves and the norm before."""
+    leaves = flat.leaves
+    groups = _groups(leaves, request)
+    xp = namespace_of(groups.hi)
+    broken = groups.has_nan | groups.has_infinity
+    if request.nonfinite == "raise":
+        _raise_if_any(broken, flat, request)
+    bound = _limit(limit, groups)
+    finite = bound.hi < math.inf
+    above = bound.hi * groups.scale - groups.hi < groups.lo - bound.lo * groups.scale
+    clipped = above & finite & ~broken
+    if request.nonfinite == "zero":
+        refilled, fill = broken, 0.0
+    else:
+        refilled, fill = broken & finite, math.nan
+    results = []
+    for leaf in leaves:
+        factor = _factor(xp, groups, bound, clipped, FORMATS[COMPONENT[dtype_name(leaf.dtype)]])
+        parts = []
+        for part in components(leaf):
+            result = xp.where(clipped, _scaled(xp, part, factor, groups.precision), part)
+            result = xp.where(refilled, xp.full_like(part, fill), result)
+            parts.append(xp.where(bound.valid, result, xp.full_like(part, math.nan)))
+        if len(parts) == 1:
+            results.append(parts[0])
+        else:
+            changed = clipped | refilled | ~bound.valid
+            results.append(xp.where(changed, _complex(xp, *parts, leaf.dtype), leaf))
+    return results, _norm(groups, leaves[0], request.axis)
+
+
+def _groups(leaves: list[Array], request: Any) -> Groups:
+    if request.norm is not None:
+        return given_groups(request.norm, leaves[0])
+    return measure_groups(leaves, request.order, request.axis, request.all_reduce)
+
+
+def _norm(groups: Groups, leaf: Array, axis: tuple[int, ...] | None) -> Array:
+    xp = namespace_of(groups.hi)
+    norm = (groups.hi + groups.lo) / groups.scale
+    norm = xp.where(groups.has_infinity, xp.full_like(norm, math.inf), norm)
+    norm = xp.where(groups.has_nan, xp.full_like(norm, math.nan), norm)
+    kept = () if axis is None else tuple(n for k, n in enumerate(leaf.shape) if k not in axis)
+    return xp.reshape(norm, kept)
+
+
+def _raise_if_any(broken: Array, flat: Flat, request: Any) -> None:
+    xp = namespace_of(broken)
+    if any(array_api_compat.is_lazy_array(leaf) for leaf in flat.leaves):
+        raise ValueError(
+            f"{request.function}: nonfinite is 'raise', which must look at values, and the leaves are traced "
+            "or lazy; choose 'propagate' or 'zero'"
+        )
+    if bool(xp.any(broken)):
+        raise FloatingPointError(
+            offenders(
+                request.function, flat, [bool(xp.all(xp.isfinite(leaf))) for leaf in flat.leaves], request.norm
+            )
+        )
+
+
+def _limit(limit: float | Array, groups: Groups) -> _Limit:
+    xp, like = namespace_of(groups.hi), groups.hi
+    dtype = groups.precision.dtype
+    if not isinstance(limit, float):
+        hi = xp.astype(limit, dtype)
+        valid = hi >= 0
+        return _Limit(xp.where(valid, hi, xp.zeros_like(hi)), xp.zeros_like(hi), valid)
+    device = array_api_compat.device(like)
+    with np.errstate(over="ignore"):
+        rounded = float(np.asarray(limit).astype(dtype_name(dtype)))
+    hi = xp.asarray(rounded, dtype=dtype, device=device)
+    rest = limit - rounded if rounded < math.inf else 0.0
+    return _Limit(hi, xp.asarray(rest, dtype=dtype, device=device), xp.asarray(True, device=device))
+
+
+def _factor(xp: Any, groups: Groups, limit: _Limit, clipped: Array, leaf: Format) -> _Factor:
+    """Return limit / norm, lowered so far that the result's norm, measured again, is not above the limit.
+
+    Its own roundings cost 2.5 u, and the error of the norm counts twice: once in the
+    factor, once in the next measurement.
+    """
+    precision = groups.precision
+    step, u = precision.step, precision.unit_roundoff
+    margin = leaf.unit_roundoff * (1 + 2.0**-6) + 2.5 * u + 2 * groups.error
+    zero, one = xp.zeros_like(groups.hi), xp.ones_like(groups.hi)
+    hi, lo = xp.where(clipped, limit.hi, zero), xp.where(clipped, limit.lo, zero)
+    tiny = hi < 1 / math.sqrt(step)
+    hi, lo = xp.where(tiny, hi * step, hi), xp.where(tiny, lo * step, lo)
+    norm, numerator = xp.where(clipped, groups.hi, one), xp.where(hi > 0, hi, one)
+    quotient = (hi / norm) * (1 - (margin + (xp.where(clipped, groups.lo, zero) / norm - lo / numerator)))
+    # The factor is quotient * scale, over step where the limit is tiny. Where that is below
+    # the normal range, two guards of 1 / step stand for what the value cannot hold.
+    down = groups.scale < 1
+    value = quotient * groups.scale * xp.where(tiny, one / step, one)
+    small = value < precision.guarded
+    guarded = xp.where(small, quotient, zero) * xp.where(down, one, one * step) * xp.where(tiny, one, one * step)
+    return _Factor(xp.where(small, guarded, value), xp.where(small, one / step, one))
+
+
+def _scaled(xp: Any, part: Array, factor: _Factor, precision: Precision) -> Array:
+    """Multiply; below the leaf's normal range round towards zero."""
+    facts = FORMATS[dtype_name(part.dtype)]
+    exact = xp.astype(part, precision.dtype) * factor.guard * factor.value * factor.guard
+    small = xp.abs(exact) < facts.smallest_normal
+    if dtype_name(precision.dtype) == dtype_name(part.dtype):
+        # The product is rounded already: one step down is below it, and a zero keeps its sign.
+        smallest = xp.full_like(exact, 2.0**facts.smallest)
+        less = xp.where(xp.abs(exact) <= smallest, exact * 0, exact - xp.sign(exact) * smallest)
+        return xp.where(small, less, exact)
+    half = 2.0 ** (-facts.smallest // 2)
+    other = 2.0 ** (-facts.smallest - -facts.smallest // 2)
+    cut = xp.trunc(xp.where(small, exact, exact * 0) * half * other) / half / other
+    return xp.astype(xp.where(small, cut, exact), part.dtype)
+
+
+def _complex(xp: Any, real: Array, imag: Array, dtype: Any) -> Array:
+    """Put complex numbers together; products with 1j alone would lose signs of zeros."""
+    unit = xp.asarray(1j, dtype=dtype, device=array_api_compat.device(real))
+    number = xp.astype(xp.abs(real), dtype) + xp.astype(xp.abs(imag), dtype) * unit
+    number = xp.where(xp.signbit(imag), xp.conj(number), number)
+    return xp.where(xp.signbit(real), -xp.conj(number), number)
+
+
+def number(value: float, leaf: Array) -> Array:
+    """Return a number as a 0-d array like the leaf."""
+    return namespace_of(leaf).asarray(value, dtype=leaf.dtype, device=array_api_compat.device(leaf))
+
+
+def copy(leaf: Array) -> Array:
+    """Return a copy."""
+    return namespace_of(leaf).asarray(leaf, copy=True)
+
+
+def clamp(leaf: Array, lower: Array | None, upper: Array | None) -> Array:
+    """Cut a leaf to bounds of its own dtype; NaN where an element or a bound is NaN."""
+    xp = namespace_of(leaf)
+    result = copy(leaf)
+    if lower is not None:
+        result = xp.where((result >= lower) | (result != result), result, lower)
+    if upper is not None:
+        result = xp.where((result <= upper) | (result != result), result, upper)
+    return result
+
+
+def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
+    """Cast an array bound to the leaf's dtype in the direction that keeps it."""
+    xp, dtype = namespace_of(leaf), leaf.dtype
+    if xp.isdtype(dtype, "integral"):
+        info = xp.iinfo(dtype)
+        low, high = bound < info.min, bound > info.max
+        result = xp.astype(xp.where(low | high, xp.zeros_like(bound), bound), dtype)
+        result = xp.where(low, xp.full_like(result, info.min), result)
+        return xp.where(high, xp.full_like(result, info.max), result)
+    if bound.dtype == dtype:
+        return bound
+    cast = xp.astype(bound, dtype)
+    if xp.isdtype(bound.dtype, "real floating"):
+        wide = xp.result_type(bound.dtype, dtype)
+        original, back = xp.astype(bound, wide), xp.astype(cast, wide)
+        wrong = back < original if up else back > original
+    else:
+        limit = float(xp.iinfo(bound.dtype).max) + 1
+        within = cast < limit
+        back = xp.astype(xp.where(within, cast, xp.zeros_like(cast)), bound.dtype)
+        wrong = within & (back < bound) if up else ~within | (back > bound)
+    return xp.where(wrong, xp.nextafter(cast, xp.full_like(cast, math.inf if up else -math.inf)), cast)

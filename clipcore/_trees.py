@@ -1,0 +1,96 @@
+"""Trees of arrays: flatten them, name their leaves, put them together again."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import optree
+
+from clipcore._dispatch import is_array, library_of
+from clipcore._messages import shown
+from clipcore._typing import Array, Tree
+
+__all__ = ["Flat", "flatten", "flatten_array", "leaf_name"]
+
+Path = tuple[Any, ...]
+
+
+class Flat:
+    """The leaves of a tree, with what it takes to rebuild it and to name them."""
+
+    def __init__(self, tree: Tree, root: str) -> None:
+        self.root = root
+        # A generator can be read once only: from here on it is a list.
+        self.tree = list(tree) if isinstance(tree, Iterator) else tree
+        self.leaves: list[Array]
+        self.leaves, self.spec = optree.tree_flatten(self.tree)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The path of each leaf, a tuple of keys and indices."""
+        return list(optree.tree_paths(self.tree))
+
+    def name(self, index: int) -> str:
+        """Return how a user would write the leaf of that index."""
+        return leaf_name(self.root, self.paths[index])
+
+    def rebuild(self, leaves: Iterable[Array]) -> Tree:
+        """Return a tree of the same containers with other leaves."""
+        return optree.tree_unflatten(self.spec, leaves)
+
+
+def leaf_name(root: str, path: Path) -> str:
+    """Return how a user would write a leaf, as in ``tree['layers'][0]``."""
+    return root + "".join(f"[{key!r}]" for key in path)
+
+
+def flatten(function: str, tree: Tree, root: str = "tree") -> Flat:
+    """Flatten a tree whose leaves are arrays of one library.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not an array, or leaves are of different libraries.
+    """
+    flat = Flat(tree, root)
+    for index, leaf in enumerate(flat.leaves):
+        if type(leaf) is np.ndarray:
+            continue
+        if not is_array(leaf):
+            raise TypeError(
+                f"{function}: {flat.name(index)} is {shown(leaf)} of type {_type_name(leaf)}, not an array; "
+                "give an array of a supported library, or None to leave the place empty"
+            )
+        if isinstance(leaf, np.generic):
+            flat.leaves[index] = np.asarray(leaf)
+        elif isinstance(leaf, np.memmap):
+            flat.leaves[index] = leaf.view(np.ndarray)
+    libraries = {library_of(leaf): index for index, leaf in reversed(list(enumerate(flat.leaves)))}
+    if len(libraries) > 1:
+        (one, i), (other, j) = sorted(libraries.items(), key=lambda item: item[1])[:2]
+        raise TypeError(
+            f"{function}: {flat.name(i)} is an array of {one} and {flat.name(j)} one of {other}; "
+            "convert all leaves to one library"
+        )
+    return flat
+
+
+def flatten_array(function: str, x: Array) -> Flat:
+    """Return one array as a tree that is a leaf.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not an array.
+    """
+    if not is_array(x):
+        raise TypeError(
+            f"{function}: x is {shown(x)} of type {_type_name(x)}, not an array; "
+            "give one array of a supported library"
+        )
+    return flatten(function, x, "x")
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
