@@ -1,4 +1,4 @@
-"""Bounds as values of a leaf's own dtype that hold as they were given: upper ones rounded down, lower ones up."""
+"""Bounds as values of a leaf's own dtype, rounded so that they hold as given: upper down, lower up."""
 
 import math
 from fractions import Fraction
@@ -42,7 +42,9 @@ def check_bounds(function: str, lower: Bound, upper: Bound) -> None:
             )
         if bound != bound:
             raise ValueError(f"{function}: {argument} is {shown(bound)}; give a number, or None for no bound")
-    numbers = lower is not None and upper is not None and not is_array_bound(lower) and not is_array_bound(upper)
+    numbers = (
+        lower is not None and upper is not None and not is_array_bound(lower) and not is_array_bound(upper)
+    )
     if numbers and _exact(lower) > _exact(upper):
         raise ValueError(
             f"{function}: lower is {shown(lower)} and upper is {shown(upper)}; give a lower bound "
@@ -109,10 +111,14 @@ def _round_upper(function: str, bound: Bound, name: str) -> float | int | None:
     if value == math.inf:
         return None
     if value < low:
-        raise ValueError(f"{function}: upper is {shown(bound)}, below every finite {name}; give a larger bound")
+        raise ValueError(
+            f"{function}: upper is {shown(bound)}, below every finite {name}; give a larger bound"
+        )
     if name not in FORMATS:
         return None if value > high else math.floor(value)
-    return high if value > high else _floor(bound, Fraction(value), name)
+    if value > high:
+        return high
+    return _floor(Fraction(value), name) if value else float(bound)
 
 
 def _round_lower(function: str, bound: Bound, name: str) -> float | int | None:
@@ -120,10 +126,14 @@ def _round_lower(function: str, bound: Bound, name: str) -> float | int | None:
     if value == -math.inf:
         return None
     if value > high:
-        raise ValueError(f"{function}: lower is {shown(bound)}, above every finite {name}; give a smaller bound")
+        raise ValueError(
+            f"{function}: lower is {shown(bound)}, above every finite {name}; give a smaller bound"
+        )
     if name not in FORMATS:
         return None if value < low else math.ceil(value)
-    return low if value < low else -_floor(-bound, Fraction(-value), name)
+    if value < low:
+        return low
+    return -_floor(-Fraction(value), name) if value else float(bound)
 
 
 def _exact(bound: Bound) -> Fraction | float:
@@ -142,10 +152,8 @@ def _range(name: str) -> tuple[float, float]:
     return int(info.min), int(info.max)
 
 
-def _floor(bound: Bound, value: Fraction, name: str) -> float:
-    """Round down to a finite number of a format; a zero keeps the sign of `bound`."""
-    if not value:
-        return float(bound)
+def _floor(value: Fraction, name: str) -> float:
+    """Round down to a finite number of a format."""
     facts = FORMATS[name]
     size = abs(value)
     exponent = size.numerator.bit_length() - size.denominator.bit_length()

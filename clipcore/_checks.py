@@ -87,7 +87,9 @@ def as_number(function: str, argument: str, value: Any) -> float | None:
                 raise TypeError(f"{kind} of dtype {name}; give a real number")
             return None
         value = value[()]
-    is_real = isinstance(value, Number) and not isinstance(value, bool | np.bool_ | complex | np.complexfloating)
+    is_real = isinstance(value, Number) and not isinstance(
+        value, bool | np.bool_ | complex | np.complexfloating
+    )
     if not is_real and getattr(getattr(value, "dtype", None), "name", None) != "bfloat16":
         raise TypeError(f"{kind} of type {type(value).__name__}; give a real number")
     try:
@@ -129,7 +131,9 @@ def check_axis(function: str, axis: Axis, ndim: int) -> tuple[int, ...] | None:
         if isinstance(entry, bool) or not isinstance(entry, int | np.integer):
             raise TypeError(f"{function}: axis is {shown(axis)}; give an int, a tuple of ints, or None")
         if not -ndim <= entry < ndim:
-            raise ValueError(f"{function}: axis is {shown(axis)}, but x has {ndim} dimensions; give axes it has")
+            raise ValueError(
+                f"{function}: axis is {shown(axis)}, but x has {ndim} dimensions; give axes it has"
+            )
     axes = tuple(int(entry) % ndim for entry in entries)
     if len(set(axes)) < len(axes):
         raise ValueError(f"{function}: axis is {shown(axis)}; name each axis once")

@@ -50,7 +50,9 @@ def _bounds(
         if leaf.dtype not in numbers:
             numbers[leaf.dtype] = round_bounds(function, lower, upper, leaf.dtype)
         pair: list[Array | None] = []
-        for argument, bound, number in zip(("lower", "upper"), (lower, upper), numbers[leaf.dtype], strict=True):
+        for argument, bound, number in zip(
+            ("lower", "upper"), (lower, upper), numbers[leaf.dtype], strict=True
+        ):
             if is_array_bound(bound):
                 check_array_bound(function, argument, bound, flat.name(index), leaf)
                 pair.append(engine.round_array(bound, leaf, up=argument == "lower"))
@@ -68,7 +70,7 @@ def _clamp_eager(
     else:
         results, leaves = outs, readable(leaves, outs)
     for leaf, result, pair in zip(leaves, results, bounds, strict=True):
-        if pair != (None, None):
+        if any(bound is not None for bound in pair):
             engine.clamp(leaf, *pair, result)
         elif not same_memory(leaf, result):
             np.copyto(result, leaf)

@@ -171,7 +171,7 @@ def subnormal_slack(order: Order, size: int, finest: float) -> float:
     and their norm by ``s / 2`` times size (L1), its root (L2) or one (maximum). The share of
     the limit set aside for this is ``u / 64``, of the group's most precise leaf.
     """
-    count = {1: float(size), 2: math.sqrt(size)}.get(order, 1.0)
+    count = size if order == 1 else math.sqrt(size) if order == 2 else 1
     return 64 * count / finest
 
 

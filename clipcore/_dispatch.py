@@ -1,4 +1,4 @@
-"""Which library do these arrays come from, and which engine serves it?"""
+"""The library that arrays come from, and the engine that serves it."""
 
 from typing import Any
 

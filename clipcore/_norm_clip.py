@@ -10,7 +10,7 @@ from clipcore_backends._protocol import Multiplier, Order, Sum
 
 from clipcore import _portable
 from clipcore._checks import check_floating, check_limit, check_nonfinite, dtype_name, offenders
-from clipcore._decide import Decision, Norm, decide, multiplier, norm_of, subnormal_slack, to_float
+from clipcore._decide import Decision, decide, multiplier, norm_of, subnormal_slack, to_float
 from clipcore._dispatch import engine_for
 from clipcore._out import check_out, readable, same_memory, write
 from clipcore._reduce import all_ranks
@@ -31,7 +31,9 @@ class Request(NamedTuple):
     nonfinite: Nonfinite = "propagate"
 
 
-def clip(flat: Flat, max_norm: Any, request: Request, out: Tree | None, out_root: str) -> tuple[list[Array], Array]:
+def clip(
+    flat: Flat, max_norm: Any, request: Request, out: Tree | None, out_root: str
+) -> tuple[list[Array], Array]:
     """Check what all norm clips have in common, then clip; return the results and the norm before."""
     check_floating(request.function, flat)
     limit = check_limit(request.function, max_norm, flat.leaves)
@@ -102,7 +104,7 @@ def _clip_looking(
     for leaf, result in zip(leaves, results, strict=True):
         if not np.all(clipped) and not same_memory(leaf, result):
             np.copyto(result, leaf)
-    if decision is not None and np.any(clipped):
+    if decision is not None and leaves and np.any(clipped):
         _scale(engine, leaves, results, decision, limit, request)
     if broken.any() and (limit < math.inf or request.nonfinite == "zero"):
         fill = 0.0 if request.nonfinite == "zero" else math.nan

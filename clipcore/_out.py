@@ -35,12 +35,14 @@ def check_out(function: str, flat: Flat, out: Tree, root: str) -> list[Array]:
     for path, given, leaf in zip(paths, leaves, flat.leaves, strict=True):
         name = leaf_name(root, path)
         if not is_array(given) or isinstance(given, np.generic):
-            raise TypeError(f"{function}: {name} is {shown(given)} of type {type(given).__name__}; give an array")
+            raise TypeError(
+                f"{function}: {name} is {shown(given)} of type {type(given).__name__}; give an array"
+            )
         check_library(function, name, given, [leaf])
         if tuple(given.shape) != tuple(leaf.shape) or given.dtype != leaf.dtype:
             raise ValueError(
-                f"{function}: {name} has shape {tuple(given.shape)} and dtype {_dtype_text(given)}, its input "
-                f"{tuple(leaf.shape)} and {_dtype_text(leaf)}; give an array of the same shape and dtype"
+                f"{function}: {name} has shape {tuple(given.shape)} and dtype {_dtype_text(given)}, "
+                f"its input {tuple(leaf.shape)} and {_dtype_text(leaf)}; give an array of that shape and dtype"
             )
         if not isinstance(given, np.ndarray):
             if not array_api_compat.is_writeable_array(given):
@@ -84,7 +86,9 @@ def _overlaps_itself(x: np.ndarray[Any, Any]) -> bool:
     if x.flags.c_contiguous or x.flags.f_contiguous:
         return False
     reach = x.itemsize
-    axes = sorted((abs(stride), length) for stride, length in zip(x.strides, x.shape, strict=True) if length > 1)
+    axes = sorted(
+        (abs(stride), length) for stride, length in zip(x.strides, x.shape, strict=True) if length > 1
+    )
     for stride, length in axes:
         if stride < reach:
             break
@@ -103,8 +107,12 @@ def readable(leaves: list[Array], outs: list[Array]) -> list[Array]:
 
     A leaf that is its own `out`, element for element, is read before it is written.
     """
-    spans = [(*np.lib.array_utils.byte_bounds(leaf), 0, index) for index, leaf in enumerate(leaves) if leaf.size]
-    spans += [(*np.lib.array_utils.byte_bounds(out), 1, index) for index, out in enumerate(outs) if out.size]
+    spans = [
+        (*np.lib.array_utils.byte_bounds(array), kind, index)
+        for kind, arrays in enumerate((leaves, outs))
+        for index, array in enumerate(arrays)
+        if array.size
+    ]
     result = list(leaves)
     open_spans: list[tuple[int, int, int]] = []
     for start, stop, kind, index in sorted(spans):
@@ -122,9 +130,7 @@ def readable(leaves: list[Array], outs: list[Array]) -> list[Array]:
 
 def same_memory(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> bool:
     """Tell whether two NumPy arrays of one shape are the same elements at the same places."""
-    return (
-        x.strides == y.strides and x.__array_interface__["data"][0] == y.__array_interface__["data"][0]
-    )
+    return x.strides == y.strides and x.__array_interface__["data"][0] == y.__array_interface__["data"][0]
 
 
 def write(results: list[Array], outs: list[Array]) -> None:

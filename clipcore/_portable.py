@@ -71,7 +71,7 @@ def clip(flat: Flat, limit: float | Array, request: Any) -> tuple[list[Array], A
             results.append(parts[0])
         else:
             changed = clipped | refilled | ~bound.valid
-            results.append(xp.where(changed, _complex(xp, *parts, leaf.dtype), leaf))
+            results.append(xp.where(changed, _complex(xp, parts[0], parts[1], leaf.dtype), leaf))
     return results, _norm(groups, leaves[0], request.axis)
 
 
@@ -98,11 +98,8 @@ def _raise_if_any(broken: Array, flat: Flat, request: Any) -> None:
             "or lazy; choose 'propagate' or 'zero'"
         )
     if bool(xp.any(broken)):
-        raise FloatingPointError(
-            offenders(
-                request.function, flat, [bool(xp.all(xp.isfinite(leaf))) for leaf in flat.leaves], request.norm
-            )
-        )
+        finite = [bool(xp.all(xp.isfinite(leaf))) for leaf in flat.leaves]
+        raise FloatingPointError(offenders(request.function, flat, finite, request.norm))
 
 
 def _limit(limit: float | Array, groups: Groups) -> _Limit:
@@ -140,7 +137,8 @@ def _factor(xp: Any, groups: Groups, limit: _Limit, clipped: Array, leaf: Format
     down = groups.scale < 1
     value = quotient * groups.scale * xp.where(tiny, one / step, one)
     small = value < precision.guarded
-    guarded = xp.where(small, quotient, zero) * xp.where(down, one, one * step) * xp.where(tiny, one, one * step)
+    guarded = xp.where(small, quotient, zero)
+    guarded = guarded * xp.where(down, one, one * step) * xp.where(tiny, one, one * step)
     return _Factor(xp.where(small, guarded, value), xp.where(small, one / step, one))
 
 

@@ -62,9 +62,11 @@ def measure_groups(
     """Return the norm of all leaves together, or those of the groups of the one leaf along `axis`."""
     precision = accumulator(leaves[0])
     xp, dtype = namespace_of(leaves[0]), precision.dtype
-    shape = tuple(
-        1 if k in axis else length for k, length in enumerate(leaves[0].shape)
-    ) if axis is not None else ()
+    shape = (
+        tuple(1 if k in axis else length for k, length in enumerate(leaves[0].shape))
+        if axis is not None
+        else ()
+    )
     zero = xp.zeros(shape, dtype=dtype, device=array_api_compat.device(leaves[0]))
     filled = [[xp.astype(part, dtype) for part in components(leaf)] for leaf in leaves if 0 not in leaf.shape]
     largest = zero
@@ -75,11 +77,11 @@ def measure_groups(
     for parts in filled:
         more, more_lo = _leaf_sum([part * scale for part in parts], order, axis, shape, precision)
         if order == math.inf:
+            lo = xp.where(more > hi, more_lo, xp.where(more < hi, lo, xp.maximum(lo, more_lo)))
             hi = xp.maximum(hi, more)
         else:
             hi, rest = two_sum(hi, more)
             lo = lo + more_lo + rest
-    rough = order != 2 and any(len(parts) == 2 for parts in filled)
     has_nan, has_infinity = xp.isnan(largest), xp.isinf(largest)
     broken = has_nan | has_infinity
     hi, lo = xp.where(broken, zero, hi), xp.where(broken, zero, lo)
@@ -89,8 +91,7 @@ def measure_groups(
         )
     if order == 2:
         hi, lo = _root(xp, hi, lo, precision)
-    error = precision.unit_roundoff * (2.0 if rough else 2.0**-3)
-    return Groups(hi, lo, scale, has_nan, has_infinity, precision, error)
+    return Groups(hi, lo, scale, has_nan, has_infinity, precision, precision.unit_roundoff / 8)
 
 
 def given_groups(norm: Any, like: Array) -> Groups:
@@ -104,9 +105,7 @@ def given_groups(norm: Any, like: Array) -> Groups:
     has_nan, has_infinity = xp.isnan(value), xp.isinf(value)
     value = xp.where(has_nan | has_infinity, xp.zeros_like(value), value)
     scale = _scale_for(xp, value, precision)
-    return Groups(
-        value * scale, value * 0, scale, has_nan, has_infinity, precision, precision.unit_roundoff
-    )
+    return Groups(value * scale, value * 0, scale, has_nan, has_infinity, precision, precision.unit_roundoff)
 
 
 def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
@@ -138,18 +137,23 @@ def _leaf_sum(
         hi, rest = sums[0] if len(sums) == 1 else two_sum(sums[0][0], sums[1][0])
         lo = rest if len(sums) == 1 else rest + sums[0][1] + sums[1][1]
         return xp.reshape(hi, shape), xp.reshape(lo, shape)
-    magnitudes = xp.abs(parts[0]) if len(parts) == 1 else _moduli(xp, *parts)
+    if len(parts) == 2:
+        hi, lo = _moduli(xp, parts[0], parts[1], precision)
+    else:
+        hi, lo = xp.abs(parts[0]), xp.zeros_like(parts[0])
     if order == 1:
-        hi, lo = pair_sum(magnitudes, xp.zeros_like(magnitudes), axis)
+        hi, lo = pair_sum(hi, lo, axis)
         return xp.reshape(hi, shape), xp.reshape(lo, shape)
-    return xp.max(magnitudes), xp.zeros(shape, dtype=precision.dtype, device=array_api_compat.device(parts[0]))
+    largest = xp.max(hi)
+    return largest, xp.max(xp.where(hi == largest, lo, xp.full_like(lo, -math.inf)))
 
 
-def _moduli(xp: Any, real: Array, imag: Array) -> Array:
-    # Where zero, the square root gets 1 instead, so that its derivative stays finite.
-    squares = real * real + imag * imag
-    positive = squares > 0
-    return xp.where(positive, xp.sqrt(xp.where(positive, squares, xp.ones_like(squares))), squares)
+def _moduli(xp: Any, real: Array, imag: Array, precision: Precision) -> tuple[Array, Array]:
+    """Return the moduli of complex numbers, each as a sum."""
+    a, a_rest = product(real, real, precision.splitter)
+    b, b_rest = product(imag, imag, precision.splitter)
+    squares, rest = two_sum(a, b)
+    return _root(xp, squares, rest + a_rest + b_rest, precision)
 
 
 def pair_sum(hi: Array, lo: Array, axis: tuple[int, ...] | None) -> tuple[Array, Array]:
@@ -205,7 +209,7 @@ def _all_ranks(
         hi, lo = all_reduce(xp.stack([hi]), op="max")[0], xp.zeros_like(hi)
     else:
         pieces = []
-        for grid in ((2.0**40, 2.0**80) if precision.splitter > 2.0**20 else (2.0**12, 2.0**24)):
+        for grid in (2.0**40, 2.0**80) if precision.splitter > 2.0**20 else (2.0**12, 2.0**24):
             pieces.append(xp.floor(hi * grid) / grid)
             hi, lo = hi - pieces[-1] + lo, xp.zeros_like(lo)
         sums = all_reduce(xp.stack([*pieces, hi]), op="sum")

@@ -21,7 +21,9 @@ class Flat:
     def __init__(self, tree: Tree, root: str) -> None:
         self.root = root
         # A generator can be read once only: from here on it is a list.
-        self.tree = list(tree) if isinstance(tree, Iterator) else tree
+        self.tree: Any = tree
+        if isinstance(tree, Iterator):
+            self.tree = list(tree)
         self.leaves: list[Array]
         self.leaves, self.spec = optree.tree_flatten(self.tree)
 

@@ -45,10 +45,10 @@ class NumpyEngine:
             multiplier = Multiplier(*(np.asarray(field)[..., np.newaxis] for field in multiplier))
         x, result = components(leaf), components(out)
         with np.errstate(all="ignore"):
-            if np.all(multiplier.ample):
-                _multiply(x, multiplier, result)
-            else:
-                _multiply_truncating(x, multiplier, result)
+            for ample, multiply in ((True, _multiply), (False, _multiply_truncating)):
+                chosen = np.logical_and(multiplier.clipped, np.equal(multiplier.ample, ample))
+                if chosen.any():
+                    multiply(x, multiplier._replace(clipped=chosen), result)
 
     def clamp(self, leaf: Array, lower: Array | None, upper: Array | None, out: Array) -> None:
         """Write `leaf`, cut to bounds of its own dtype, to `out`; NaN where an element or bound is NaN."""
@@ -67,7 +67,6 @@ class NumpyEngine:
                     high = np.broadcast_to(upper, leaf.shape)[box]
                     block = np.where(~(block <= high) & (block == block), high, block)
                 out[box] = block
-
 
     def number(self, value: float, leaf: Array) -> Array:
         """Return a number as a 0-d array of the leaf's dtype."""
@@ -145,17 +144,19 @@ def _flat_blocks(leaf: Array) -> Iterator[NDArray[np.float64]]:
     return (_float64_block(flat[box], 1) for box in boxes(flat.shape) if leaf.size)
 
 
-def _block_sums(block: NDArray[np.float64], order: Order, leaf: Array) -> tuple[Array, Array, Array]:
+def _is_narrow(leaf: Array) -> bool:
+    """Tell components of 64 bits, whose squares float64 does not hold, from smaller ones."""
+    return format_of(leaf).precision == 53
+
+
+def _block_sums(
+    block: NDArray[np.float64], order: Order, is_complex: bool, narrow: bool
+) -> tuple[Array, Array, Array]:
     """Return head, tail and shift of the sums of a block's rows."""
-    is_complex = leaf.dtype.kind == "c"
-    if format_of(leaf).precision == 53:
+    if narrow:
         return narrow_sums(block, order, is_complex)
     head = wide_sums(block, order, is_complex)
     return head, np.zeros_like(head), np.zeros(head.shape, np.int64)
-
-
-def _error(leaves: list[Array]) -> float:
-    return NARROW_ERROR if all(format_of(leaf).precision == 53 for leaf in leaves) else WIDE_ERROR
 
 
 def _power(order: Order) -> int:
@@ -165,9 +166,12 @@ def _power(order: Order) -> int:
 
 def _tree_sum(leaves: list[Array], order: Order) -> Sum:
     parts: list[tuple[float, float, int]] = []
+    # One leaf of float64 asks for the factor, and so for the whole sum, in its precision.
+    narrow = any(map(_is_narrow, leaves))
     for leaf in leaves:
+        is_complex = leaf.dtype.kind == "c"
         for block in _flat_blocks(leaf):
-            head, tail, shift = _block_sums(block, order, leaf)
+            head, tail, shift = _block_sums(block, order, is_complex, narrow)
             parts.append((float(head[0]), float(tail[0]), int(shift[0])))
     broken = [head for head, _, _ in parts if not math.isfinite(head)]
     if broken:
@@ -185,7 +189,7 @@ def _tree_sum(leaves: list[Array], order: Order) -> Sum:
         numbers = [number for pair in scaled for number in pair]
         hi = math.fsum(numbers)
         lo = math.fsum([*numbers, -hi])
-    return Sum(hi, lo, -power * least, _error(leaves))
+    return Sum(hi, lo, -power * least, NARROW_ERROR if narrow else WIDE_ERROR)
 
 
 def _axis_sums(leaf: Array, order: Order, axis: tuple[int, ...]) -> Sum:
@@ -193,24 +197,30 @@ def _axis_sums(leaf: Array, order: Order, axis: tuple[int, ...]) -> Sum:
     x = leaf.transpose((*kept, *axis))
     groups = tuple(leaf.shape[k] for k in kept)
     power = _power(order)
+    narrow, is_complex = _is_narrow(leaf), leaf.dtype.kind == "c"
     hi, lo = np.zeros(groups), np.zeros(groups)
     shift = np.full(groups, NEUTRAL_SHIFT)
     for box in boxes(x.shape) if leaf.size else ():
         where = box[: len(kept)]
         shape = hi[where].shape
-        head, tail, new = (
-            part.reshape(shape)
-            for part in _block_sums(_float64_block(x[box], math.prod(shape)), order, leaf)
-        )
+        block = _float64_block(x[box], math.prod(shape))
+        head, tail, new = (part.reshape(shape) for part in _block_sums(block, order, is_complex, narrow))
         least = np.minimum(shift[where], new)
         down, new_down = power * (least - shift[where]), power * (least - new)
         old, old_lo = np.ldexp(hi[where], down), np.ldexp(lo[where], down)
         head, tail = np.ldexp(head, new_down), np.ldexp(tail, new_down)
-        hi[where] = old + head
-        virtual = hi[where] - old
-        lo[where] = old_lo + tail + ((old - (hi[where] - virtual)) + (head - virtual))
+        hi[where], rest = _two_sum(old, head)
+        lo[where] = old_lo + tail + rest
         shift[where] = least
-    return Sum(hi, lo, -power * shift, _error([leaf]))
+    hi, lo = _two_sum(hi, lo)
+    return Sum(hi, lo, -power * shift, NARROW_ERROR if narrow else WIDE_ERROR)
+
+
+def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return a + b, rounded, and what the rounding left out (Knuth)."""
+    total = a + b
+    virtual = total - a
+    return total, (a - (total - virtual)) + (b - virtual)
 
 
 def _multiply(x: Array, multiplier: Multiplier, out: Array) -> None:

@@ -40,14 +40,14 @@ NARROW_ERROR = 2.0**-54.8
 
 def _row_sum(products: Doubles) -> Doubles:
     """Sum the last axis, pairwise."""
-    return np.add.reduce(products, axis=-1)
+    return np.asarray(np.add.reduce(products, axis=-1))
 
 
 def _row_dot(a: Doubles, b: Doubles) -> Doubles:
     """Dot products along the last axis that chain at most `ROW` additions."""
     length = a.shape[-1]
     if length <= ROW:
-        return np.vecdot(a, b)
+        return np.asarray(np.vecdot(a, b))
     whole = length - length % ROW
     parts = (*a.shape[:-1], whole // ROW, ROW)
     total = _row_sum(np.vecdot(a[..., :whole].reshape(parts), b[..., :whole].reshape(parts)))
@@ -71,7 +71,7 @@ def wide_sums(block: Doubles, order: Order, is_complex: bool) -> Doubles:
     moduli = np.sqrt(np.vecdot(block, block)) if is_complex else np.abs(block)
     if order == 1:
         return _row_sum(moduli)
-    return np.max(moduli, axis=-1)
+    return np.asarray(np.max(moduli, axis=-1))
 
 
 def narrow_sums(block: Doubles, order: Order, is_complex: bool) -> tuple[Doubles, Doubles, NDArray[np.int64]]:
