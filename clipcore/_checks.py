@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from numbers import Number
 from typing import Any, get_args
 
@@ -27,6 +28,7 @@ __all__ = [
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 
 
+@cache
 def dtype_name(dtype: Any) -> str:
     """Return the plain name of any library's dtype, as in ``"float32"``."""
     return str(getattr(dtype, "name", dtype)).rpartition(".")[2]

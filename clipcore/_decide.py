@@ -9,7 +9,7 @@ once, so that each element of the result is at most ``(1 + u) * f`` times that o
 the norm of the result is at most C (law 1). What this costs: m, the rounding of f down to
 its grid, one more rounding of each element. A grid of p bits is coarsest, 2u, just above a
 power of two; there the leaf is divided by a number just below one instead, whose grid is
-finest, so that never more than ``sqrt(2) * u`` is lost. The sum, below 3.8 u, is law 3.
+finest, so that never more than ``sqrt(2) * u`` is lost. The sum, below 3.9 u, is law 3.
 
 The part ``u / 64`` of m pays for elements that are rounded up below the normal range,
 where rounding is not relative to the element any more. Where the limit is too small for

@@ -42,7 +42,7 @@ def check_out(function: str, flat: Flat, out: Tree, root: str) -> list[Array]:
         if tuple(given.shape) != tuple(leaf.shape) or given.dtype != leaf.dtype:
             raise ValueError(
                 f"{function}: {name} has shape {tuple(given.shape)} and dtype {_dtype_text(given)}, "
-                f"its input {tuple(leaf.shape)} and {_dtype_text(leaf)}; give an array of that shape and dtype"
+                f"its input {tuple(leaf.shape)} and {_dtype_text(leaf)}; give one of that shape and dtype"
             )
         if not isinstance(given, np.ndarray):
             if not array_api_compat.is_writeable_array(given):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,12 +42,15 @@ class NumpyEngine:
 
     def scale(self, leaf: Array, multiplier: Multiplier, out: Array) -> None:
         """Write `leaf` times `multiplier` to `out`; nothing below the normal range is rounded up."""
-        if leaf.dtype.kind == "c" and np.ndim(multiplier.value):
-            multiplier = Multiplier(*(np.asarray(field)[..., np.newaxis] for field in multiplier))
         x, result = components(leaf), components(out)
         with np.errstate(all="ignore"):
-            for ample, multiply in ((True, _multiply), (False, _multiply_truncating)):
-                chosen = np.logical_and(multiplier.clipped, np.equal(multiplier.ample, ample))
+            if isinstance(multiplier.value, float):
+                (_multiply if multiplier.ample else _multiply_truncating)(x, multiplier, result)
+                return
+            if x.ndim > leaf.ndim:
+                multiplier = Multiplier(*(field[..., np.newaxis] for field in multiplier))
+            for chosen, multiply in ((multiplier.ample, _multiply), (~multiplier.ample, _multiply_truncating)):
+                chosen = multiplier.clipped & chosen
                 if chosen.any():
                     multiply(x, multiplier._replace(clipped=chosen), result)
 
@@ -106,7 +110,12 @@ def components(x: Array) -> Array:
 
 def format_of(x: Array) -> Format:
     """Return the floating-point format of the components of `x`."""
-    return FORMATS[COMPONENT[x.dtype.name]]
+    return _format_of(x.dtype)
+
+
+@cache
+def _format_of(dtype: np.dtype[Any]) -> Format:
+    return FORMATS[COMPONENT[dtype.name]]
 
 
 def boxes(shape: tuple[int, ...]) -> Iterator[Box]:
@@ -140,8 +149,13 @@ def _float64_block(x: Array, groups: int) -> NDArray[np.float64]:
 
 
 def _flat_blocks(leaf: Array) -> Iterator[NDArray[np.float64]]:
+    if leaf.size <= BLOCK:
+        if leaf.size:
+            yield _float64_block(leaf, 1)
+        return
     flat = _memory_order(leaf)
-    return (_float64_block(flat[box], 1) for box in boxes(flat.shape) if leaf.size)
+    for box in boxes(flat.shape):
+        yield _float64_block(flat[box], 1)
 
 
 def _is_narrow(leaf: Array) -> bool:
@@ -226,13 +240,16 @@ def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
 def _multiply(x: Array, multiplier: Multiplier, out: Array) -> None:
     # Products of 16-bit numbers with their multipliers are exact in float32.
     compute = np.float64 if format_of(x).precision == 53 else np.float32
-    number = np.ldexp(np.asarray(multiplier.value, compute), multiplier.exponent)
-    for ufunc, chosen in ((np.divide, True), (np.multiply, False)):
-        where = np.logical_and(multiplier.clipped, np.equal(multiplier.divide, chosen))
-        if where.all():
-            ufunc(x, number, out=out, dtype=compute, casting="unsafe")
-        elif where.any():
-            ufunc(x, number, out=out, dtype=compute, casting="unsafe", where=where)
+    number = np.ldexp(compute(multiplier.value), multiplier.exponent)
+    if isinstance(multiplier.value, float):
+        ufunc = np.divide if multiplier.divide else np.multiply
+        ufunc(x, number, out=out, dtype=compute, casting="unsafe")
+        return
+    for ufunc, where in (
+        (np.divide, multiplier.clipped & multiplier.divide),
+        (np.multiply, multiplier.clipped & ~multiplier.divide),
+    ):
+        ufunc(x, number, out=out, dtype=compute, casting="unsafe", where=where)
 
 
 def _multiply_truncating(x: Array, multiplier: Multiplier, out: Array) -> None:

@@ -109,7 +109,7 @@ def _split(values: Doubles, grid: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
 def _squares(block: Doubles, top: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
     # h has 19 bits below the largest element, so BLOCK squares of it add up in 53.
     head, tail = _split(block, top - 19)
-    return np.vecdot(head, head), _row_dot(tail, block + head)
+    return _row_dot(head, head), _row_dot(tail, block + head)
 
 
 def _magnitudes(values: Doubles, top: NDArray[np.int64], order: Order) -> tuple[Doubles, Doubles]:
