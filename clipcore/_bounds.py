@@ -2,13 +2,12 @@
 
 import math
 from fractions import Fraction
-from numbers import Number
 from typing import Any
 
 import numpy as np
 from clipcore_backends._formats import FORMATS
 
-from clipcore._checks import check_library, dtype_name
+from clipcore._checks import check_library, dtype_name, is_nan, is_number
 from clipcore._dispatch import is_array
 from clipcore._messages import shown
 from clipcore._typing import Array, Bound
@@ -34,13 +33,12 @@ def check_bounds(function: str, lower: Bound, upper: Bound) -> None:
     for argument, bound in (("lower", lower), ("upper", upper)):
         if bound is None or is_array_bound(bound):
             continue
-        is_real = isinstance(bound, Number) and not isinstance(bound, bool | complex | np.complexfloating)
-        if not is_real and dtype_name(getattr(bound, "dtype", "")) not in FORMATS:
+        if not is_number(bound):
             raise TypeError(
                 f"{function}: {argument} is {shown(bound)} of type {type(bound).__name__}; "
                 "give a real number, an array, or None for no bound"
             )
-        if bound != bound:
+        if is_nan(bound):
             raise ValueError(f"{function}: {argument} is {shown(bound)}; give a number, or None for no bound")
     numbers = (
         lower is not None and upper is not None and not is_array_bound(lower) and not is_array_bound(upper)
@@ -65,7 +63,8 @@ def check_array_bound(function: str, argument: str, bound: Array, name: str, lea
     check_library(function, argument, bound, [leaf])
     kind = dtype_name(bound.dtype)
     integer = kind.lstrip("u").startswith("int")
-    if not integer and kind not in FORMATS and kind != "longdouble":
+    long = isinstance(bound, np.ndarray) and bound.dtype.type is np.longdouble
+    if not (integer or kind in FORMATS or long):
         raise TypeError(
             f"{function}: {argument} is an array of dtype {kind}; give one of integers or real numbers"
         )

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from functools import cache
-from numbers import Number
+from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
@@ -22,16 +23,34 @@ __all__ = [
     "check_limit",
     "check_nonfinite",
     "dtype_name",
+    "is_nan",
+    "is_number",
     "offenders",
 ]
 
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 
 
-@cache
 def dtype_name(dtype: Any) -> str:
     """Return the plain name of any library's dtype, as in ``"float32"``."""
-    return str(getattr(dtype, "name", dtype)).rpartition(".")[2]
+    return _numpy_name(dtype) if isinstance(dtype, np.dtype) else str(dtype).rpartition(".")[2]
+
+
+@cache
+def _numpy_name(dtype: np.dtype[Any]) -> str:
+    return dtype.name
+
+
+def is_number(value: object) -> bool:
+    """Tell a real number, of Python or NumPy, from anything else; a bool is none."""
+    if isinstance(value, np.generic):
+        return value.dtype.kind in "iuf" or value.dtype.name == "bfloat16"
+    return isinstance(value, Real | Decimal) and not isinstance(value, bool)
+
+
+def is_nan(value: Any) -> bool:
+    """Tell whether a real number is NaN."""
+    return value.is_nan() if isinstance(value, Decimal) else bool(value != value)
 
 
 def check_dtype(function: str, name: str, leaf: Array, allowed: Sequence[str], advice: str) -> None:
@@ -59,7 +78,11 @@ def check_real(function: str, name: str, leaf: Array) -> None:
 
 def check_choice(function: str, argument: str, value: object, choices: tuple[Any, ...]) -> None:
     """Raise ValueError unless `value` is one of `choices`."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value not in choices:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, str | int | float | np.number)
+        or value not in choices
+    ):
         listed = ", ".join(map(repr, choices))
         raise ValueError(f"{function}: {argument} is {shown(value)}; choose one of {listed}")
 
@@ -89,15 +112,17 @@ def as_number(function: str, argument: str, value: Any) -> float | None:
                 raise TypeError(f"{kind} of dtype {name}; give a real number")
             return None
         value = value[()]
-    is_real = isinstance(value, Number) and not isinstance(
-        value, bool | np.bool_ | complex | np.complexfloating
-    )
-    if not is_real and getattr(getattr(value, "dtype", None), "name", None) != "bfloat16":
+    if not is_number(value):
         raise TypeError(f"{kind} of type {type(value).__name__}; give a real number")
+    if is_nan(value):
+        return math.nan
     try:
-        return float(value)
+        number = float(value)
     except OverflowError:
-        raise ValueError(f"{kind}, more than a float can hold; give a smaller number or math.inf") from None
+        number = math.inf
+    if math.isinf(number) and number != value:
+        raise ValueError(f"{kind}, which no float can hold; give a number within 1.8e308 or an infinity")
+    return number
 
 
 def check_limit(function: str, max_norm: Any, leaves: list[Array]) -> float | Array:
@@ -133,9 +158,7 @@ def check_axis(function: str, axis: Axis, ndim: int) -> tuple[int, ...] | None:
         if isinstance(entry, bool) or not isinstance(entry, int | np.integer):
             raise TypeError(f"{function}: axis is {shown(axis)}; give an int, a tuple of ints, or None")
         if not -ndim <= entry < ndim:
-            raise ValueError(
-                f"{function}: axis is {shown(axis)}, but x has {ndim} dimensions; give axes it has"
-            )
+            raise ValueError(f"{function}: axis is {shown(axis)}, but x.ndim is {ndim}; give axes that x has")
     axes = tuple(int(entry) % ndim for entry in entries)
     if len(set(axes)) < len(axes):
         raise ValueError(f"{function}: axis is {shown(axis)}; name each axis once")

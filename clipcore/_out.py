@@ -44,17 +44,29 @@ def check_out(function: str, flat: Flat, out: Tree, root: str) -> list[Array]:
                 f"{function}: {name} has shape {tuple(given.shape)} and dtype {_dtype_text(given)}, "
                 f"its input {tuple(leaf.shape)} and {_dtype_text(leaf)}; give one of that shape and dtype"
             )
-        if not isinstance(given, np.ndarray):
-            if not array_api_compat.is_writeable_array(given):
-                raise TypeError(f"{function}: {name} cannot be written to in place; leave out= away")
-        elif not given.flags.writeable:
-            raise ValueError(f"{function}: {name} is read-only; give an array that can be written")
-    pair = _sharing([leaf if isinstance(leaf, np.ndarray) else None for leaf in leaves])
+        _check_writable(function, name, given)
+    pair = _sharing(leaves)
     if pair is not None:
         one, other = (leaf_name(root, paths[index]) for index in pair)
         what = "has elements that share bytes" if one == other else f"and {other} share bytes"
         raise ValueError(f"{function}: {one} {what}; give memory of its own to each")
     return leaves
+
+
+def _check_writable(function: str, name: str, given: Array) -> None:
+    if isinstance(given, np.ndarray):
+        writable = given.flags.writeable
+    elif not array_api_compat.is_writeable_array(given):
+        raise TypeError(f"{function}: {name} cannot be written to in place; leave out= away")
+    else:
+        try:
+            nothing = (slice(0, 0),) * given.ndim
+            given[nothing] = given[nothing]
+            writable = True
+        except (ValueError, RuntimeError):
+            writable = False
+    if not writable:
+        raise ValueError(f"{function}: {name} is read-only; give an array that can be written")
 
 
 def _dtype_text(array: Array) -> str:
@@ -63,11 +75,19 @@ def _dtype_text(array: Array) -> str:
     return dtype_name(dtype) + ("" if native else " in the other byte order")
 
 
-def _sharing(leaves: list[np.ndarray[Any, Any] | None]) -> tuple[int, int] | None:
-    """Return the indices of two arrays, or twice that of one, in which a byte stands for two elements."""
+def _sharing(leaves: list[Array]) -> tuple[int, int] | None:
+    """Return the indices of two arrays, or twice that of one, in which a byte stands for two elements.
+
+    Of libraries that do not tell addresses, only the same array given twice is seen.
+    """
     spans = []
+    seen: dict[int, int] = {}
     for index, leaf in enumerate(leaves):
-        if leaf is None or not leaf.size:
+        if not isinstance(leaf, np.ndarray):
+            if seen.setdefault(id(leaf), index) != index:
+                return seen[id(leaf)], index
+            continue
+        if not leaf.size:
             continue
         if _overlaps_itself(leaf):
             return index, index

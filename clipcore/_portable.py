@@ -204,8 +204,11 @@ def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
         original, back = xp.astype(bound, wide), xp.astype(cast, wide)
         wrong = back < original if up else back > original
     else:
-        limit = float(xp.iinfo(bound.dtype).max) + 1
-        within = cast < limit
+        limit = min(float(xp.iinfo(bound.dtype).max) + 1, FORMATS[dtype_name(dtype)].largest)
+        within = (cast >= -limit) & (cast < limit)
         back = xp.astype(xp.where(within, cast, xp.zeros_like(cast)), bound.dtype)
-        wrong = within & (back < bound) if up else ~within | (back > bound)
+        if up:
+            wrong = (cast < -limit) | within & (back < bound)
+        else:
+            wrong = (cast >= limit) | within & (back > bound)
     return xp.where(wrong, xp.nextafter(cast, xp.full_like(cast, math.inf if up else -math.inf)), cast)

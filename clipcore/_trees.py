@@ -60,8 +60,7 @@ def flatten(function: str, tree: Tree, root: str = "tree") -> Flat:
             continue
         if not is_array(leaf):
             raise TypeError(
-                f"{function}: {flat.name(index)} is {shown(leaf)} of type {_type_name(leaf)}, not an array; "
-                "give an array of a supported library, or None to leave the place empty"
+                f"{function}: {flat.name(index)} is {_described(leaf)}, or None to leave the place empty"
             )
         if isinstance(leaf, np.generic):
             flat.leaves[index] = np.asarray(leaf)
@@ -86,11 +85,15 @@ def flatten_array(function: str, x: Array) -> Flat:
         If `x` is not an array.
     """
     if not is_array(x):
-        raise TypeError(
-            f"{function}: x is {shown(x)} of type {_type_name(x)}, not an array; "
-            "give one array of a supported library"
-        )
+        raise TypeError(f"{function}: x is {_described(x)}")
     return flatten(function, x, "x")
+
+
+def _described(value: object) -> str:
+    kind = f"{shown(value)} of type {_type_name(value)}"
+    if isinstance(value, np.ndarray):
+        return f"{kind}, whose meaning would be lost; give its plain data, as numpy.asarray returns it"
+    return f"{kind}, not an array; give an array of a supported library"
 
 
 def _type_name(value: object) -> str:

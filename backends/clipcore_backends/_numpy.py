@@ -49,7 +49,10 @@ class NumpyEngine:
                 return
             if x.ndim > leaf.ndim:
                 multiplier = Multiplier(*(field[..., np.newaxis] for field in multiplier))
-            for chosen, multiply in ((multiplier.ample, _multiply), (~multiplier.ample, _multiply_truncating)):
+            for chosen, multiply in (
+                (multiplier.ample, _multiply),
+                (~multiplier.ample, _multiply_truncating),
+            ):
                 chosen = multiplier.clipped & chosen
                 if chosen.any():
                     multiply(x, multiplier._replace(clipped=chosen), result)
@@ -92,9 +95,13 @@ class NumpyEngine:
             else:
                 # Integers are compared as integers: float64 does not hold all of them.
                 limit = 2.0 ** (8 * bound.dtype.itemsize - (bound.dtype.kind == "i"))
-                within = cast < limit
+                wide = cast.astype(np.float64)
+                within = (wide >= -limit) & (wide < limit)
                 back = np.where(within, cast, 0).astype(bound.dtype)
-                beyond = within & (back < bound) if up else ~within | (back > bound)
+                if up:
+                    beyond = (wide < -limit) | within & (back < bound)
+                else:
+                    beyond = (wide >= limit) | within & (back > bound)
             towards = np.asarray(math.inf if up else -math.inf).astype(cast.dtype)
             return np.where(beyond, np.nextafter(cast, towards), cast)
 

@@ -37,9 +37,10 @@ def exceeds(blocks: Iterable[tuple[Doubles, bool]], order: Order, limit: float) 
     if order == 1:
         return _absolute_sum_exceeds(blocks, bound)
     return any(
-        square > bound**2
+        any(square > bound**2 for square, _ in _square_moduli(block))
+        if is_complex
+        else np.abs(block).max() > limit
         for block, is_complex in blocks
-        for square, _ in _square_moduli(block if is_complex else np.stack([block, 0 * block], -1))
     )
 
 
