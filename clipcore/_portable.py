@@ -204,11 +204,9 @@ def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
         original, back = xp.astype(bound, wide), xp.astype(cast, wide)
         wrong = back < original if up else back > original
     else:
-        limit = min(float(xp.iinfo(bound.dtype).max) + 1, FORMATS[dtype_name(dtype)].largest)
-        within = (cast >= -limit) & (cast < limit)
+        bits = xp.iinfo(bound.dtype).max.bit_length()
+        limit = 2.0**bits if bits < FORMATS[dtype_name(dtype)].top else math.inf
+        within = (cast >= -limit) & (cast < limit) & xp.isfinite(cast)
         back = xp.astype(xp.where(within, cast, xp.zeros_like(cast)), bound.dtype)
-        if up:
-            wrong = (cast < -limit) | within & (back < bound)
-        else:
-            wrong = (cast >= limit) | within & (back > bound)
+        wrong = xp.where(within, back < bound, cast < 0) if up else xp.where(within, back > bound, cast > 0)
     return xp.where(wrong, xp.nextafter(cast, xp.full_like(cast, math.inf if up else -math.inf)), cast)

@@ -89,19 +89,16 @@ class NumpyEngine:
                 cast[bound > info.max] = info.max
                 return cast
             if bound.dtype.kind not in "iu":
-                wide = np.result_type(bound.dtype, np.float64)
-                wrong = np.less if up else np.greater
-                beyond = wrong(cast.astype(wide), bound.astype(wide))
+                precise = np.result_type(bound.dtype, np.float64)
+                beyond = (np.less if up else np.greater)(cast.astype(precise), bound.astype(precise))
             else:
                 # Integers are compared as integers: float64 does not hold all of them.
                 limit = 2.0 ** (8 * bound.dtype.itemsize - (bound.dtype.kind == "i"))
                 wide = cast.astype(np.float64)
                 within = (wide >= -limit) & (wide < limit)
                 back = np.where(within, cast, 0).astype(bound.dtype)
-                if up:
-                    beyond = (wide < -limit) | within & (back < bound)
-                else:
-                    beyond = (wide >= limit) | within & (back > bound)
+                inner, outer = (np.less, wide < 0) if up else (np.greater, wide > 0)
+                beyond = np.where(within, inner(back, bound), outer)
             towards = np.asarray(math.inf if up else -math.inf).astype(cast.dtype)
             return np.where(beyond, np.nextafter(cast, towards), cast)
 
