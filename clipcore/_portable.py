@@ -53,7 +53,9 @@ def clip(flat: Flat, limit: float | Array, request: Any) -> tuple[list[Array], A
         _raise_if_any(broken, flat, request)
     bound = _limit(limit, groups)
     finite = bound.hi < math.inf
-    above = bound.hi * groups.scale - groups.hi < groups.lo - bound.lo * groups.scale
+    # Norms that are scaled up are far below 1: a larger limit need not follow them.
+    limit_hi = xp.where(groups.scale > 1, xp.minimum(bound.hi, xp.ones_like(bound.hi)), bound.hi)
+    above = limit_hi * groups.scale - groups.hi < groups.lo - bound.lo * groups.scale
     clipped = above & finite & ~broken
     if request.nonfinite == "zero":
         refilled, fill = broken, 0.0
@@ -64,14 +66,11 @@ def clip(flat: Flat, limit: float | Array, request: Any) -> tuple[list[Array], A
         factor = _factor(xp, groups, bound, clipped, FORMATS[COMPONENT[dtype_name(leaf.dtype)]])
         parts = []
         for part in components(leaf):
-            result = xp.where(clipped, _scaled(xp, part, factor, groups.precision), part)
-            result = xp.where(refilled, xp.full_like(part, fill), result)
-            parts.append(xp.where(bound.valid, result, xp.full_like(part, math.nan)))
-        if len(parts) == 1:
-            results.append(parts[0])
-        else:
-            changed = clipped | refilled | ~bound.valid
-            results.append(xp.where(changed, _complex(xp, parts[0], parts[1], leaf.dtype), leaf))
+            scaled = _scaled(xp, xp.where(clipped, part, xp.zeros_like(part)), factor, groups.precision)
+            scaled = xp.where(refilled, xp.full_like(part, fill), scaled)
+            parts.append(xp.where(bound.valid, scaled, xp.full_like(part, math.nan)))
+        result = parts[0] if len(parts) == 1 else _complex(xp, parts[0], parts[1], leaf.dtype)
+        results.append(xp.where(clipped | refilled | ~bound.valid, result, leaf))
     return results, _norm(groups, leaves[0], request.axis)
 
 
@@ -83,8 +82,10 @@ def _groups(leaves: list[Array], request: Any) -> Groups:
 
 def _norm(groups: Groups, leaf: Array, axis: tuple[int, ...] | None) -> Array:
     xp = namespace_of(groups.hi)
-    norm = (groups.hi + groups.lo) / groups.scale
-    norm = xp.where(groups.has_infinity, xp.full_like(norm, math.inf), norm)
+    norm, one = groups.hi + groups.lo, xp.ones_like(groups.hi)
+    beyond = norm > FORMATS[dtype_name(groups.precision.dtype)].largest * xp.minimum(groups.scale, one)
+    norm = xp.where(beyond, xp.zeros_like(norm), norm) / groups.scale
+    norm = xp.where(groups.has_infinity | beyond, xp.full_like(norm, math.inf), norm)
     norm = xp.where(groups.has_nan, xp.full_like(norm, math.nan), norm)
     kept = () if axis is None else tuple(n for k, n in enumerate(leaf.shape) if k not in axis)
     return xp.reshape(norm, kept)
@@ -129,13 +130,14 @@ def _factor(xp: Any, groups: Groups, limit: _Limit, clipped: Array, leaf: Format
     zero, one = xp.zeros_like(groups.hi), xp.ones_like(groups.hi)
     hi, lo = xp.where(clipped, limit.hi, zero), xp.where(clipped, limit.lo, zero)
     tiny = hi < 1 / math.sqrt(step)
-    hi, lo = xp.where(tiny, hi * step, hi), xp.where(tiny, lo * step, lo)
+    lift = xp.where(tiny, one * step, one)
+    hi, lo = hi * lift, lo * lift
     norm, numerator = xp.where(clipped, groups.hi, one), xp.where(hi > 0, hi, one)
     quotient = (hi / norm) * (1 - (margin + (xp.where(clipped, groups.lo, zero) / norm - lo / numerator)))
     # The factor is quotient * scale, over step where the limit is tiny. Where that is below
     # the normal range, two guards of 1 / step stand for what the value cannot hold.
     down = groups.scale < 1
-    value = quotient * groups.scale * xp.where(tiny, one / step, one)
+    value = quotient * groups.scale / lift
     small = value < precision.guarded
     guarded = xp.where(small, quotient, zero)
     guarded = guarded * xp.where(down, one, one * step) * xp.where(tiny, one, one * step)
@@ -146,7 +148,8 @@ def _scaled(xp: Any, part: Array, factor: _Factor, precision: Precision) -> Arra
     """Multiply; below the leaf's normal range round towards zero."""
     facts = FORMATS[dtype_name(part.dtype)]
     exact = xp.astype(part, precision.dtype) * factor.guard * factor.value * factor.guard
-    small = xp.abs(exact) < facts.smallest_normal
+    # Just below the smallest normal, rounding to nearest is still as fine as the margin allows for.
+    small = xp.abs(exact) < facts.smallest_normal * (1 - 2.0**-7)
     if dtype_name(precision.dtype) == dtype_name(part.dtype):
         # The product is rounded already: one step down is below it, and a zero keeps its sign.
         smallest = xp.full_like(exact, 2.0**facts.smallest)
@@ -192,13 +195,17 @@ def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
     xp, dtype = namespace_of(leaf), leaf.dtype
     if xp.isdtype(dtype, "integral"):
         info = xp.iinfo(dtype)
-        low, high = bound < info.min, bound > info.max
+        have = xp.iinfo(bound.dtype)
+        never = xp.zeros_like(bound, dtype=xp.bool)
+        low = bound < info.min if have.min < info.min else never
+        high = bound > info.max if have.max > info.max else never
         result = xp.astype(xp.where(low | high, xp.zeros_like(bound), bound), dtype)
         result = xp.where(low, xp.full_like(result, info.min), result)
         return xp.where(high, xp.full_like(result, info.max), result)
     if bound.dtype == dtype:
         return bound
-    cast = xp.astype(bound, dtype)
+    with np.errstate(over="ignore"):
+        cast = xp.astype(bound, dtype)
     if xp.isdtype(bound.dtype, "real floating"):
         wide = xp.result_type(bound.dtype, dtype)
         original, back = xp.astype(bound, wide), xp.astype(cast, wide)

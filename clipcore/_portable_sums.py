@@ -73,18 +73,18 @@ def measure_groups(
     for part in (part for parts in filled for part in parts):
         largest = xp.maximum(largest, xp.max(xp.abs(part), axis=axis, keepdims=axis is not None))
     scale = _scale_for(xp, largest, precision)
+    has_nan, has_infinity = xp.isnan(largest), xp.isinf(largest)
+    broken = has_nan | has_infinity
     hi, lo = zero, zero
     for parts in filled:
-        more, more_lo = _leaf_sum([part * scale for part in parts], order, axis, shape, precision)
+        scaled = [xp.where(broken, xp.zeros_like(part), part) * scale for part in parts]
+        more, more_lo = _leaf_sum(scaled, order, axis, shape, precision)
         if order == math.inf:
             lo = xp.where(more > hi, more_lo, xp.where(more < hi, lo, xp.maximum(lo, more_lo)))
             hi = xp.maximum(hi, more)
         else:
             hi, rest = two_sum(hi, more)
             lo = lo + more_lo + rest
-    has_nan, has_infinity = xp.isnan(largest), xp.isinf(largest)
-    broken = has_nan | has_infinity
-    hi, lo = xp.where(broken, zero, hi), xp.where(broken, zero, lo)
     if all_reduce is not None:
         hi, lo, scale, has_nan, has_infinity = _all_ranks(
             hi, lo, scale, has_nan, has_infinity, order, precision, all_reduce
@@ -153,7 +153,7 @@ def _moduli(xp: Any, real: Array, imag: Array, precision: Precision) -> tuple[Ar
     a, a_rest = product(real, real, precision.splitter)
     b, b_rest = product(imag, imag, precision.splitter)
     squares, rest = two_sum(a, b)
-    return _root(xp, squares, rest + a_rest + b_rest, precision)
+    return two_sum(*_root(xp, squares, rest + a_rest + b_rest, precision))
 
 
 def pair_sum(hi: Array, lo: Array, axis: tuple[int, ...] | None) -> tuple[Array, Array]:

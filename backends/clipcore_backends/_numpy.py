@@ -230,7 +230,7 @@ def _axis_sums(leaf: Array, order: Order, axis: tuple[int, ...]) -> Sum:
         hi[where], rest = _two_sum(old, head)
         lo[where] = old_lo + tail + rest
         shift[where] = least
-    hi, lo = _two_sum(hi, lo)
+    hi, lo = _two_sum(hi, np.where(np.isfinite(hi), lo, 0))
     return Sum(hi, lo, -power * shift, NARROW_ERROR if narrow else WIDE_ERROR)
 
 
@@ -259,16 +259,19 @@ def _multiply(x: Array, multiplier: Multiplier, out: Array) -> None:
 def _multiply_truncating(x: Array, multiplier: Multiplier, out: Array) -> None:
     """Multiply in float64 as `_multiply` does, but cut what falls below the normal range towards zero."""
     facts = format_of(x)
+    # Just below the smallest normal, rounding to nearest is still as fine as the multiplier allows for.
+    coarse = 2.0 ** (facts.precision - 1) * (1 - 2.0**-7)
     fields = [np.broadcast_to(np.asarray(field), x.shape) for field in multiplier]
     for box in boxes(x.shape):
-        wide = x[box].astype(np.float64)
         value, exponent, divide, clipped, _ = (field[box] for field in fields)
-        _, top = np.frexp(np.max(np.abs(wide), initial=0, where=np.isfinite(wide)))
-        up = max(0, 1000 - int(top))
-        wide = np.ldexp(wide, up)
-        product = np.where(divide, wide / np.where(divide, value, 1), wide * value)
-        exponent = np.where(divide, -exponent, exponent) - up
-        steps = np.ldexp(product, exponent - facts.smallest)
-        small = np.abs(steps) < 2.0 ** (facts.precision - 1)
-        result = np.where(small, np.ldexp(np.trunc(steps), facts.smallest), np.ldexp(product, exponent))
-        np.copyto(out[box], result, where=clipped, casting="unsafe")
+        mantissa, shift = np.frexp(x[box].astype(np.float64))
+        product = np.where(divide, mantissa / np.where(divide, value, 1), mantissa * value)
+        shift = shift + np.where(divide, -exponent, exponent)
+        steps = np.ldexp(product, shift - facts.smallest)
+        cut = np.ldexp(np.trunc(steps), facts.smallest)
+        np.copyto(
+            out[box],
+            np.where(np.abs(steps) < coarse, cut, np.ldexp(product, shift)),
+            where=clipped,
+            casting="unsafe",
+        )

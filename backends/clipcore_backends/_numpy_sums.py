@@ -128,11 +128,13 @@ def _square_error(x: Doubles, square: Doubles) -> Doubles:
 
 
 def _moduli(real: Doubles, imag: Doubles) -> tuple[Doubles, Doubles]:
-    """Return the moduli of complex numbers, each as a rounded value and its correction."""
+    """Return the moduli of complex numbers, each as its nearest float64 and a correction."""
     a, b = real * real, imag * imag
     large, small = np.maximum(a, b), np.minimum(a, b)
     total = large + small
     rest = (large - total) + small + _square_error(real, a) + _square_error(imag, b)
     root = np.sqrt(total)
     rest += (total - root * root) - _square_error(root, root * root)
-    return root, rest / np.where(root > 0, 2 * root, 1)
+    rest /= np.where(root > 0, 2 * root, 1)
+    modulus = root + rest
+    return modulus, (root - modulus) + rest
