@@ -122,18 +122,18 @@ def _format_of(dtype: np.dtype[Any]) -> Format:
     return FORMATS[COMPONENT[dtype.name]]
 
 
-def boxes(shape: tuple[int, ...]) -> Iterator[Box]:
-    """Cut a shape into boxes of at most `BLOCK` elements, along its longest axes."""
+def boxes(shape: tuple[int, ...], most: int = BLOCK) -> Iterator[Box]:
+    """Cut a shape into boxes of at most `most` elements, along its longest axes."""
     size = math.prod(shape)
-    if size <= BLOCK:
+    if size <= most:
         # The ellipsis keeps a piece of no dimensions a view.
         yield (*(slice(0, length) for length in shape), ...)
         return
     longest = max(range(len(shape)), key=shape.__getitem__)
-    step = max(1, BLOCK * shape[longest] // size)
+    step = max(1, most * shape[longest] // size)
     for start in range(0, shape[longest], step):
         stop = min(start + step, shape[longest])
-        for box in boxes((*shape[:longest], stop - start, *shape[longest + 1 :])):
+        for box in boxes((*shape[:longest], stop - start, *shape[longest + 1 :]), most):
             moved = slice(start + box[longest].start, start + box[longest].stop)
             yield (*box[:longest], moved, *box[longest + 1 :])
 
@@ -152,13 +152,19 @@ def _float64_block(x: Array, groups: int) -> NDArray[np.float64]:
     return wide.reshape(groups, math.prod(x.shape) // groups, *parts.shape[x.ndim :])
 
 
+def _block_size(leaf: Array) -> int:
+    """Return how many elements of a leaf make a block of `BLOCK` components."""
+    return BLOCK // 2 if leaf.dtype.kind == "c" else BLOCK
+
+
 def _flat_blocks(leaf: Array) -> Iterator[NDArray[np.float64]]:
-    if leaf.size <= BLOCK:
+    most = _block_size(leaf)
+    if leaf.size <= most:
         if leaf.size:
             yield _float64_block(leaf, 1)
         return
     flat = _memory_order(leaf)
-    for box in boxes(flat.shape):
+    for box in boxes(flat.shape, most):
         yield _float64_block(flat[box], 1)
 
 
@@ -218,7 +224,7 @@ def _axis_sums(leaf: Array, order: Order, axis: tuple[int, ...]) -> Sum:
     narrow, is_complex = _is_narrow(leaf), leaf.dtype.kind == "c"
     hi, lo = np.zeros(groups), np.zeros(groups)
     shift = np.full(groups, NEUTRAL_SHIFT)
-    for box in boxes(x.shape) if leaf.size else ():
+    for box in boxes(x.shape, _block_size(leaf)) if leaf.size else ():
         where = box[: len(kept)]
         shape = hi[where].shape
         block = _float64_block(x[box], math.prod(shape))

@@ -21,7 +21,7 @@ __all__ = ["BLOCK", "NARROW_ERROR", "NEUTRAL_SHIFT", "WIDE_ERROR", "narrow_sums"
 Doubles = NDArray[np.float64]
 
 BLOCK = 1 << 15
-"""Elements a block: its float64 copy and a few temporaries stay in the second-level cache."""
+"""Components a block: its float64 copy and a few temporaries stay in the second-level cache."""
 
 ROW = 256
 """Elements that any one dot product or plain sum may chain."""
@@ -33,8 +33,8 @@ NEUTRAL_SHIFT = 600
 # the merge added: below 2^-44, the contract's bound for the norm of 32-bit components.
 WIDE_ERROR = 2.0**-44.3
 
-# The tail's sum errs by (ROW + BLOCK / ROW) * 2^-53 * 2^-19 * max * sum|x|, and
-# sum|x| <= sqrt(BLOCK) * norm.
+# The tail's sum errs by (ROW + BLOCK / ROW) * 2^-53 * sum |t * (x + h)|, with
+# |t * (x + h)| <= 2^-18 * max * |x| and max * sum |x| <= (1 + sqrt(BLOCK)) / 2 * norm^2.
 NARROW_ERROR = 2.0**-54.8
 
 
