@@ -135,6 +135,6 @@ def _moduli(real: Doubles, imag: Doubles) -> tuple[Doubles, Doubles]:
     rest = (large - total) + small + _square_error(real, a) + _square_error(imag, b)
     root = np.sqrt(total)
     rest += (total - root * root) - _square_error(root, root * root)
-    rest /= np.where(root > 0, 2 * root, 1)
+    rest = np.where(np.isfinite(root), rest / np.where(root > 0, 2 * root, 1), 0)
     modulus = root + rest
     return modulus, (root - modulus) + rest
