@@ -25,7 +25,7 @@ def clamp(
     check_bounds(function, lower, upper)
     for index, leaf in enumerate(flat.leaves):
         check_real(function, flat.name(index), leaf)
-    outs = None if out is None else check_out(function, flat, out, "out")
+    outs = None if out is None else check_out(function, flat, out)
     engine = engine_for(flat.leaves)
     bounds = _bounds(function, flat, lower, upper, chosen, engine or _portable)
     if engine is not None:

@@ -115,7 +115,7 @@ def clip_by_global_norm(
             "is not reduced again: leave one of the two away"
         )
     request = Request(function, ord, None, given, all_reduce, nonfinite)
-    results, measured = clip(flat, max_norm, request, out, "out")
+    results, measured = clip(flat, max_norm, request, out)
     return (flat.rebuild(results) if out is None else out), measured
 
 

@@ -92,7 +92,7 @@ def clip_by_l1_norm(
     flat = flatten_array("clip_by_l1_norm", x)
     axes = check_axis("clip_by_l1_norm", axis, flat.leaves[0].ndim)
     request = Request("clip_by_l1_norm", 1, axes, nonfinite=nonfinite)
-    (result,), _ = clip(flat, max_norm, request, out, "out")
+    (result,), _ = clip(flat, max_norm, request, out)
     return result
 
 

@@ -93,7 +93,7 @@ def clip_by_l2_norm(
     flat = flatten_array("clip_by_l2_norm", x)
     axes = check_axis("clip_by_l2_norm", axis, flat.leaves[0].ndim)
     request = Request("clip_by_l2_norm", 2, axes, nonfinite=nonfinite)
-    (result,), _ = clip(flat, max_norm, request, out, "out")
+    (result,), _ = clip(flat, max_norm, request, out)
     return result
 
 

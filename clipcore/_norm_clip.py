@@ -31,14 +31,12 @@ class Request(NamedTuple):
     nonfinite: Nonfinite = "propagate"
 
 
-def clip(
-    flat: Flat, max_norm: Any, request: Request, out: Tree | None, out_root: str
-) -> tuple[list[Array], Array]:
+def clip(flat: Flat, max_norm: Any, request: Request, out: Tree | None) -> tuple[list[Array], Array]:
     """Check what all norm clips have in common, then clip; return the results and the norm before."""
     check_floating(request.function, flat)
     limit = check_limit(request.function, max_norm, flat.leaves)
     check_nonfinite(request.function, request.nonfinite)
-    outs = None if out is None else check_out(request.function, flat, out, out_root)
+    outs = None if out is None else check_out(request.function, flat, out)
     engine = engine_for(flat.leaves)
     if engine is None:
         results, norm = _portable.clip(flat, limit, request)
@@ -152,8 +150,9 @@ def _scale(
     request: Request,
 ) -> None:
     formats = [FORMATS[COMPONENT[dtype_name(leaf.dtype)]] for leaf in leaves]
-    size = sum(leaf.size for leaf in leaves) // max(np.size(decision.excess), 1)
-    slack = subnormal_slack(request.order, 2 * size, min(each.unit_roundoff for each in formats))
+    # Complex elements have two components each.
+    size = 2 * sum(leaf.size for leaf in leaves) // np.size(decision.excess)
+    slack = subnormal_slack(request.order, size, min(each.unit_roundoff for each in formats))
     multipliers = {
         each: Multiplier(*(_along(field, request.axis) for field in multiplier(decision, limit, slack, each)))
         for each in set(formats)

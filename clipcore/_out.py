@@ -15,7 +15,7 @@ from clipcore._typing import Array, Tree
 __all__ = ["check_out", "readable", "same_memory", "write"]
 
 
-def check_out(function: str, flat: Flat, out: Tree, root: str) -> list[Array]:
+def check_out(function: str, flat: Flat, out: Tree) -> list[Array]:
     """Return the leaves of `out`, fit to take results of the leaves of `flat`.
 
     Raises
@@ -28,12 +28,12 @@ def check_out(function: str, flat: Flat, out: Tree, root: str) -> list[Array]:
     leaves, spec = optree.tree_flatten(out)
     if spec != flat.spec:
         raise ValueError(
-            f"{function}: {root} has the structure {shown(spec)}, the input {shown(flat.spec)}; "
+            f"{function}: out has the structure {shown(spec)}, the input {shown(flat.spec)}; "
             "give arrays in the same containers"
         )
     paths = optree.tree_paths(out)
     for path, given, leaf in zip(paths, leaves, flat.leaves, strict=True):
-        name = leaf_name(root, path)
+        name = leaf_name("out", path)
         if not is_array(given) or isinstance(given, np.generic):
             raise TypeError(
                 f"{function}: {name} is {shown(given)} of type {type(given).__name__}; give an array"
@@ -47,7 +47,7 @@ def check_out(function: str, flat: Flat, out: Tree, root: str) -> list[Array]:
         _check_writable(function, name, given)
     pair = _sharing(leaves)
     if pair is not None:
-        one, other = (leaf_name(root, paths[index]) for index in pair)
+        one, other = (leaf_name("out", paths[index]) for index in pair)
         what = "has elements that share bytes" if one == other else f"and {other} share bytes"
         raise ValueError(f"{function}: {one} {what}; give memory of its own to each")
     return leaves
