@@ -137,7 +137,7 @@ def check_limit(function: str, max_norm: Any, leaves: list[Array]) -> float | Ar
         return max_norm
     if math.isnan(limit) or limit < 0:
         raise ValueError(f"{function}: max_norm is {shown(max_norm)}; give a number that is zero or positive")
-    return limit
+    return abs(limit)
 
 
 def check_library(function: str, argument: str, value: Array, leaves: list[Array]) -> None:

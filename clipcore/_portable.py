@@ -109,7 +109,7 @@ def _limit(limit: float | Array, groups: Groups) -> _Limit:
     if not isinstance(limit, float):
         hi = xp.astype(limit, dtype)
         valid = hi >= 0
-        return _Limit(xp.where(valid, hi, xp.zeros_like(hi)), xp.zeros_like(hi), valid)
+        return _Limit(xp.where(valid, xp.abs(hi), xp.zeros_like(hi)), xp.zeros_like(hi), valid)
     device = array_api_compat.device(like)
     with np.errstate(over="ignore"):
         rounded = float(np.asarray(limit).astype(dtype_name(dtype)))
@@ -121,12 +121,12 @@ def _limit(limit: float | Array, groups: Groups) -> _Limit:
 def _factor(xp: Any, groups: Groups, limit: _Limit, clipped: Array, leaf: Format) -> _Factor:
     """Return limit / norm, lowered so far that the result's norm, measured again, is not above the limit.
 
-    Its own roundings cost 2.5 u, and the error of the norm counts twice: once in the
-    factor, once in the next measurement.
+    Its own roundings cost 2.5 u, and guards let an element be rounded once more, by u / 2.
+    The error of the norm counts twice: in the factor, and in the next measurement.
     """
     precision = groups.precision
     step, u = precision.step, precision.unit_roundoff
-    margin = leaf.unit_roundoff * (1 + 2.0**-6) + 2.5 * u + 2 * groups.error
+    margin = leaf.unit_roundoff * (1 + 2.0**-6) + 3 * u + 2 * groups.error
     zero, one = xp.zeros_like(groups.hi), xp.ones_like(groups.hi)
     hi, lo = xp.where(clipped, limit.hi, zero), xp.where(clipped, limit.lo, zero)
     tiny = hi < 1 / math.sqrt(step)
@@ -150,14 +150,15 @@ def _scaled(xp: Any, part: Array, factor: _Factor, precision: Precision) -> Arra
     exact = xp.astype(part, precision.dtype) * factor.guard * factor.value * factor.guard
     # Just below the smallest normal, rounding to nearest is still as fine as the margin allows for.
     small = xp.abs(exact) < facts.smallest_normal * (1 - 2.0**-7)
+    tiny = xp.where(small, exact, xp.zeros_like(exact))
     if dtype_name(precision.dtype) == dtype_name(part.dtype):
         # The product is rounded already: one step down is below it, and a zero keeps its sign.
         smallest = xp.full_like(exact, 2.0**facts.smallest)
-        less = xp.where(xp.abs(exact) <= smallest, exact * 0, exact - xp.sign(exact) * smallest)
+        less = xp.where(xp.abs(tiny) <= smallest, tiny * 0, tiny - xp.sign(tiny) * smallest)
         return xp.where(small, less, exact)
     half = 2.0 ** (-facts.smallest // 2)
     other = 2.0 ** (-facts.smallest - -facts.smallest // 2)
-    cut = xp.trunc(xp.where(small, exact, exact * 0) * half * other) / half / other
+    cut = xp.trunc(tiny * half * other) / half / other
     return xp.astype(xp.where(small, cut, exact), part.dtype)
 
 

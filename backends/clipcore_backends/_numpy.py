@@ -271,13 +271,15 @@ def _multiply_truncating(x: Array, multiplier: Multiplier, out: Array) -> None:
     for box in boxes(x.shape):
         value, exponent, divide, clipped, _ = (field[box] for field in fields)
         mantissa, shift = np.frexp(x[box].astype(np.float64))
-        product = np.where(divide, mantissa / np.where(divide, value, 1), mantissa * value)
         shift = shift + np.where(divide, -exponent, exponent)
-        steps = np.ldexp(product, shift - facts.smallest)
-        cut = np.ldexp(np.trunc(steps), facts.smallest)
-        np.copyto(
-            out[box],
-            np.where(np.abs(steps) < coarse, cut, np.ldexp(product, shift)),
-            where=clipped,
-            casting="unsafe",
+        divisor, half = np.where(divide, value, 1), shift // 2
+        # Both operands are normal, so this is rounded once, even to a subnormal.
+        nearest = np.where(
+            divide,
+            np.ldexp(mantissa, half) / np.ldexp(divisor, half - shift),
+            np.ldexp(mantissa, half) * np.ldexp(value, shift - half),
         )
+        steps = np.ldexp(np.where(divide, mantissa / divisor, mantissa * value), shift - facts.smallest)
+        cut = np.ldexp(np.trunc(steps), facts.smallest)
+        result = np.where(np.abs(steps) < coarse, cut, nearest)
+        np.copyto(out[box], result, where=clipped, casting="unsafe")
