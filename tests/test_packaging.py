@@ -1,0 +1,107 @@
+"""What is installed, what it imports, and what the papers say about it."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import clipcore_backends
+import pytest
+
+import clipcore
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OPTIONAL = ("cupy", "hypothesis", "jax", "matplotlib", "ml_dtypes", "rich", "sklearn", "tensorflow", "torch")
+PUBLIC = (
+    "clip_by_global_norm",
+    "clip_by_l1_norm",
+    "clip_by_l2_norm",
+    "clip_by_value",
+    "clip_weights",
+    "global_norm",
+    "l1_norm",
+    "l2_norm",
+)
+MODULES = sorted(path.stem for path in Path(clipcore.__file__).parent.glob("*.py"))
+
+
+def test_both_packages_come_from_one_root() -> None:
+    root = Path(clipcore.__file__).parents[1]
+    assert Path(clipcore_backends.__file__).parents[1] in (root, root / "backends")
+
+
+def test_the_folder_of_the_engines_holds_nothing_else() -> None:
+    rooms = {path.name for path in (ROOT / "backends").iterdir()} - {"__pycache__"}
+    assert rooms == {"README.md", "clipcore_backends"}
+
+
+@pytest.mark.parametrize("package", [clipcore, clipcore_backends])
+def test_the_packages_are_marked_as_typed(package: object) -> None:
+    assert (Path(str(getattr(package, "__file__", ""))).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("module", ["clipcore", "clipcore.cli"])
+def test_importing_brings_no_optional_library_along(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({set(OPTIONAL)} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_names_exported_are_the_names_documented() -> None:
+    assert tuple(clipcore.__all__) == PUBLIC
+    documented = re.findall(r"^\| `(\w+)", README, flags=re.MULTILINE)
+    assert sorted(documented) == list(PUBLIC)
+    contract = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
+    table = contract[: contract.index("## Laws")]
+    assert sorted(set(re.findall(r"`(\w+)\(\w+, /", table))) == list(PUBLIC)
+
+
+def test_every_file_that_the_readme_names_is_there() -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_version_is_written_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert clipcore.__version__ == project["version"]
+    assert f"\nversion: {clipcore.__version__}\n" in citation
+    assert f"\n## [{clipcore.__version__}]" in changes
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_function_shows_an_example(name: str) -> None:
+    docstring = getattr(clipcore, name).__doc__
+    assert "\n    Examples\n    --------\n    >>> " in docstring
+    assert "\n    Parameters\n" in docstring
+    assert "\n    Returns\n" in docstring
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_in_docstrings_are_true(name: str) -> None:
+    module = importlib.import_module(f"clipcore.{name}" if name != "__init__" else "clipcore")
+    assert doctest.testmod(module).failed == 0
+
+
+def test_the_example_in_the_readme_is_true() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        example = doctest.DocTestParser().get_doctest(block, {}, "README", "README.md", 0)
+        assert example.examples
+        assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_the_check_script_runs_the_readme_s_test_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    command = re.search(r"^readonly TEST='(.+)'$", script, flags=re.MULTILINE)
+    assert command is not None
+    assert f"\n{command[1]}\n" in README
