@@ -72,7 +72,7 @@ def measure_groups(
     largest = zero
     for part in (part for parts in filled for part in parts):
         largest = xp.maximum(largest, xp.max(xp.abs(part), axis=axis, keepdims=axis is not None))
-    scale = _scale_for(xp, largest, precision)
+    scale = _scale_for(xp, largest, precision.large, precision.small, precision.step)
     has_nan, has_infinity = xp.isnan(largest), xp.isinf(largest)
     broken = has_nan | has_infinity
     hi, lo = zero, zero
@@ -104,7 +104,7 @@ def given_groups(norm: Any, like: Array) -> Groups:
         value = xp.astype(norm, precision.dtype)
     has_nan, has_infinity = xp.isnan(value), xp.isinf(value)
     value = xp.where(has_nan | has_infinity, xp.zeros_like(value), value)
-    scale = _scale_for(xp, value, precision)
+    scale = _scale_for(xp, value, precision.large, precision.small, precision.step)
     return Groups(value * scale, value * 0, scale, has_nan, has_infinity, precision, precision.unit_roundoff)
 
 
@@ -115,12 +115,12 @@ def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     return total, (a - (total - virtual)) + (b - virtual)
 
 
-def _scale_for(xp: Any, largest: Array, precision: Precision) -> Array:
-    """Return the power of two that brings `largest` into the window."""
-    one = xp.ones_like(largest)
-    down = (largest > precision.large) & (largest < math.inf)
-    up = (largest < precision.small) & (largest > 0)
-    return xp.where(down, one / precision.step, xp.where(up, one * precision.step, one))
+def _scale_for(xp: Any, size: Array, large: float, small: float, step: float) -> Array:
+    """Return the power of two that brings a positive size into the window."""
+    one = xp.ones_like(size)
+    down = (size > large) & (size < math.inf)
+    up = (size < small) & (size > 0)
+    return xp.where(down, one / step, xp.where(up, one * step, one))
 
 
 def _leaf_sum(
@@ -216,7 +216,9 @@ def _all_ranks(
         hi, rest = two_sum(sums[0], sums[1])
         hi, more = two_sum(hi, sums[2])
         lo = rest + more
-    scale = _scale_for(xp, xp.where(sizes[0] > 0, unit * unit, xp.zeros_like(unit)), precision)
+    # The unit is about the square root of the norm, whose square may be out of range.
+    large, small = math.sqrt(precision.large), math.sqrt(precision.small)
+    scale = _scale_for(xp, xp.where(sizes[0] > 0, unit, xp.zeros_like(unit)), large, small, precision.step)
     for _ in range(times):
         hi, lo = ((part * unit) * scale * unit for part in (hi, lo))
     return hi, lo, scale, sizes[2] > 0, sizes[1] > 0
