@@ -54,8 +54,10 @@ def clip(flat: Flat, limit: float | Array, request: Any) -> tuple[list[Array], A
     bound = _limit(limit, groups)
     finite = bound.hi < math.inf
     # Norms that are scaled up are far below 1: a larger limit need not follow them.
-    limit_hi = xp.where(groups.scale > 1, xp.minimum(bound.hi, xp.ones_like(bound.hi)), bound.hi)
-    above = limit_hi * groups.scale - groups.hi < groups.lo - bound.lo * groups.scale
+    far = (groups.scale > 1) & (bound.hi > 1)
+    limit_hi = xp.where(far, xp.ones_like(bound.hi), bound.hi)
+    limit_lo = xp.where(far, xp.zeros_like(bound.lo), bound.lo)
+    above = limit_hi * groups.scale - groups.hi < groups.lo - limit_lo * groups.scale
     clipped = above & finite & ~broken
     if request.nonfinite == "zero":
         refilled, fill = broken, 0.0
