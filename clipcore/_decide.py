@@ -153,7 +153,9 @@ def multiplier(decision: Decision, limit: float, slack: float, facts: Format) ->
     inverse = 1.0 / positive
     rounded, rest = product(inverse, positive)
     correction = ((1.0 - rounded) - rest - inverse * lo) / positive
-    divisor = 2.0 * _round(xp, 0.5 * inverse, 0.5 * correction, bits, up=True)
+    exact = inverse + correction
+    correction = (inverse - exact) + correction
+    divisor = 2.0 * _round(xp, 0.5 * exact, 0.5 * correction, bits, up=True)
     reach = 1000 if facts.precision == 53 else 100
     return Multiplier(
         xp.where(divide, divisor, value),
@@ -176,7 +178,7 @@ def subnormal_slack(order: Order, size: int, finest: float) -> float:
 
 
 def _round(xp: Any, mantissa: Array, lo: Array, bits: int, *, up: bool) -> Array:
-    """Round mantissa + lo, mantissa in [1/2, 1], to `bits` bits in one direction."""
+    """Round mantissa + lo, with lo below half an ulp of mantissa in [1/2, 1], to `bits` bits."""
     scaled = xp.ldexp(mantissa, bits)
     if up:
         steps = xp.ceil(scaled)

@@ -106,7 +106,7 @@ def clip_by_global_norm(
     """
     function = "clip_by_global_norm"
     check_choice(function, "ord", ord, _ORDERS)
-    _check_all_reduce(function, all_reduce)
+    reduce = _checked(function, all_reduce)
     flat = flatten(function, tree)
     given = None if norm is None else _check_norm(function, norm, flat)
     if given is not None and all_reduce is not None:
@@ -114,7 +114,7 @@ def clip_by_global_norm(
             f"{function}: norm is {shown(norm)} and all_reduce is given too; a norm already computed "
             "is not reduced again: leave one of the two away"
         )
-    request = Request(function, ord, None, given, all_reduce, nonfinite)
+    request = Request(function, ord, None, given, reduce, nonfinite)
     results, measured = clip(flat, max_norm, request, out)
     return (flat.rebuild(results) if out is None else out), measured
 
@@ -177,16 +177,30 @@ def global_norm(
     """
     function = "global_norm"
     check_choice(function, "ord", ord, _ORDERS)
-    _check_all_reduce(function, all_reduce)
-    return measure(flatten(function, tree), Request(function, ord, all_reduce=all_reduce))
+    request = Request(function, ord, all_reduce=_checked(function, all_reduce))
+    return measure(flatten(function, tree), request)
 
 
-def _check_all_reduce(function: str, all_reduce: object) -> None:
-    if all_reduce is not None and not callable(all_reduce):
+def _checked(function: str, all_reduce: AllReduce | None) -> AllReduce | None:
+    """Return the caller's reduction, with what it returns checked at each call."""
+    if all_reduce is None:
+        return None
+    if not callable(all_reduce):
         raise TypeError(
             f"{function}: all_reduce is {shown(all_reduce)}; "
             'give a function called as all_reduce(array, op="sum" | "max")'
         )
+
+    def reduce(array: Array, op: str) -> Array:
+        reduced = all_reduce(array, op=op)
+        if getattr(reduced, "shape", None) != array.shape:
+            raise TypeError(
+                f"{function}: all_reduce returned {shown(reduced)} for an array of shape {array.shape}; "
+                "return an array of that shape, reduced over all ranks"
+            )
+        return reduced
+
+    return reduce
 
 
 def _check_norm(function: str, norm: Any, flat: Flat) -> float | Array:

@@ -26,13 +26,13 @@ def all_ranks(total: Sum, order: Order, all_reduce: AllReduce) -> Sum:
     finite = math.isfinite(total.hi)
     local = total if finite else Sum(0.0, 0.0, 0, total.error)
     flags = (float(math.isinf(total.hi)), float(math.isnan(total.hi)))
-    size, has_infinity, has_nan = _call(all_reduce, [_root_of_norm(local, order), *flags], "max")
+    size, has_infinity, has_nan = _numbers(all_reduce, [_root_of_norm(local, order), *flags], "max")
     power = 2 if order == 2 else 1
     _, exponent = math.frexp(size)
     unit = 2 * power * exponent
     hi, lo = (math.ldexp(part, local.exponent - unit) for part in (local.hi, local.lo))
     if order == math.inf:
-        (hi,) = _call(all_reduce, [hi + lo], "max")
+        (hi,) = _numbers(all_reduce, [hi + lo], "max")
         lo = 0.0
     else:
         pieces = []
@@ -40,7 +40,7 @@ def all_ranks(total: Sum, order: Order, all_reduce: AllReduce) -> Sum:
             piece = math.ldexp(math.floor(math.ldexp(hi, grid)), -grid)
             pieces.append(piece)
             hi, lo = hi - piece + lo, 0.0
-        pieces = _call(all_reduce, [*pieces, hi], "sum")
+        pieces = _numbers(all_reduce, [*pieces, hi], "sum")
         hi = math.fsum(pieces)
         lo = math.fsum([*pieces, -hi])
     if has_nan or has_infinity:
@@ -55,5 +55,5 @@ def _root_of_norm(total: Sum, order: Order) -> float:
     return math.ldexp(math.sqrt(math.ldexp(norm.hi, odd)), (norm.exponent - odd) // 2)
 
 
-def _call(all_reduce: AllReduce, numbers: list[float], op: str) -> list[float]:
+def _numbers(all_reduce: AllReduce, numbers: list[float], op: str) -> list[float]:
     return [float(number) for number in all_reduce(np.array(numbers), op=op)]

@@ -84,8 +84,15 @@ def clip_weights(
     if where is None:
         chosen = None
     elif callable(where):
-        chosen = [bool(where(path, leaf)) for path, leaf in zip(flat.paths, flat.leaves, strict=True)]
+        chosen = [_picked(where(path, leaf)) for path, leaf in zip(flat.paths, flat.leaves, strict=True)]
     else:
         raise TypeError(f"clip_weights: where is {shown(where)}; give a function called as where(path, leaf)")
     results = clamp("clip_weights", flat, lower, upper, chosen, out)
     return flat.rebuild(results) if out is None else out
+
+
+def _picked(answer: Any) -> bool:
+    try:
+        return bool(answer)
+    except ValueError:
+        raise TypeError(f"clip_weights: where returned {shown(answer)}; return True or False") from None

@@ -2,9 +2,9 @@
 
 Usage: ``python docs/digits_gradients.py digits.npz``, then ``clipcore verify --input digits.npz``.
 
-One hidden layer of rectified linear units, softmax and cross-entropy, minibatches, plain gradient descent: all in
-NumPy and seeded, so the same NumPy writes the same file. The first steps come from a fresh network, the later ones
-from one that has begun to learn.
+One hidden layer of rectified linear units, softmax and cross-entropy, minibatches, plain gradient descent:
+all in NumPy and seeded, so the same NumPy writes the same file. The first steps come from a fresh network,
+the later ones from one that has begun to learn.
 """
 
 import sys

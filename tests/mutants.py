@@ -131,7 +131,8 @@ def numpy_norm(x: Array, *, axis: Any = None) -> Array:
 
 
 def over_all_axes(x: Array, *, axis: Any = None) -> Array:
-    return np.full(() if axis is None else np.zeros(x.shape, bool).any(axis=axis).shape, reference.norm_of([np.asarray(x)], 2))
+    shape = np.zeros(x.shape, bool).any(axis=axis).shape
+    return np.full(shape, reference.norm_of([np.asarray(x)], 2))
 
 
 def nearest(x: Array, lower: Any, upper: Any) -> Any:

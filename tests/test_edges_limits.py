@@ -16,8 +16,8 @@ from edge_support import BOTH, MACHINES, NUMPY, STRICT, Machine, bits, both, err
 
 import clipcore as cc
 
-NORM_CLIPS = [cc.clip_by_l1_norm, cc.clip_by_l2_norm, cc.clip_by_global_norm]
-NORMS = [cc.l1_norm, cc.l2_norm, cc.global_norm]
+NORM_CLIPS: list[Any] = [cc.clip_by_l1_norm, cc.clip_by_l2_norm, cc.clip_by_global_norm]
+NORMS: list[Any] = [cc.l1_norm, cc.l2_norm, cc.global_norm]
 X = np.array([3.0, -4.0])
 
 each_clip = pytest.mark.parametrize("clip", NORM_CLIPS, ids=lambda f: str(f.__name__))
@@ -96,7 +96,7 @@ POSITIVE_ONES = {
 }
 
 
-def table(cases: dict[str, Any]) -> Any:
+def table(cases: dict[str, Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases.values(), ids=cases)
 
 

@@ -28,7 +28,7 @@ import clipcore as cc
 
 CLIPS = {1: cc.clip_by_l1_norm, 2: cc.clip_by_l2_norm}
 NORMS = {1: cc.l1_norm, 2: cc.l2_norm}
-NORM_CLIPS = [*CLIPS.values(), cc.clip_by_global_norm]
+NORM_CLIPS: list[Any] = [*CLIPS.values(), cc.clip_by_global_norm]
 DTYPES = ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
 MEND = "mend it, or choose nonfinite='propagate' or 'zero'"
 
@@ -333,4 +333,4 @@ def test_nothing_warns_on_a_library_that_computes_with_numpy() -> None:
             xs = [np.array([value, -1.0]).astype(dtype) for value in values]
         for x, limit in product(xs, [0, 5e-324, 1e-300, 1.0, 1e300, math.inf]):
             result = only(STRICT.run(clip, x, limit))
-            assert np.isfinite(result).all() == (np.isfinite(x).all() or False)
+            assert np.isfinite(result).all() == np.isfinite(x).all()

@@ -48,9 +48,9 @@ CONTAINERS = {
     "OrderedDict": lambda x: OrderedDict([("z", x), ("a", {"y": x, "b": x})]),
     "defaultdict": lambda x: defaultdict(list, {"z": x, "a": x}),
     "deque": lambda x: deque([x, None], maxlen=5),
-    "None": lambda x: None,  # noqa: ARG005
-    "all-None": lambda x: {"b": None, "a": [None, ()]},  # noqa: ARG005
-    "empty": lambda x: {"b": [], "a": {}},  # noqa: ARG005
+    "None": lambda x: None,
+    "all-None": lambda x: {"b": None, "a": [None, ()]},
+    "empty": lambda x: {"b": [], "a": {}},
 }
 
 
@@ -221,7 +221,7 @@ def test_where_is_called_with_each_path_and_leaf_and_chooses_what_is_clipped(mac
 @both
 def test_leaves_that_where_leaves_out_are_copies_of_any_real_dtype(machine: Machine) -> None:
     tree = machine.put([X, np.array([7], np.int8)])
-    result = cc.clip_weights(tree, 0.25, 0.75, where=lambda path, leaf: path == (0,))  # noqa: ARG005
+    result = cc.clip_weights(tree, 0.25, 0.75, where=lambda path, leaf: path == (0,))
     result[1][...] = 0
     assert machine.bits(tree[1]) == bits(np.array([7], np.int8))
     assert machine.bits(result[0]) == bits(np.array([0.75, 0.25]))
@@ -235,7 +235,8 @@ def test_leaves_that_where_leaves_out_are_copies_of_any_real_dtype(machine: Mach
 
 @both
 def test_a_where_that_cannot_be_called_is_refused(machine: Machine) -> None:
-    assert error_of(lambda: cc.clip_weights(machine.put(X), 0, 1, where=[0])) == (
+    where: Any = [0]
+    assert error_of(lambda: cc.clip_weights(machine.put(X), 0, 1, where=where)) == (
         TypeError,
         "clip_weights: where is [0]; give a function called as where(path, leaf)",
     )

@@ -90,7 +90,7 @@ def scaled_flaws(
     normal = True
     for x, got in zip(leaves, results, strict=True):
         form = format_of(x.dtype)
-        pairs = zip(exact_values(x), exact_values(got), strict=True)
+        pairs: Any = zip(exact_values(x), exact_values(got), strict=True)
         for (value, new), sign, new_sign in zip(pairs, signs(x), signs(got), strict=True):
             low, high = factor.ideal(Fraction(value))
             normal &= value == 0 or min(abs(low), abs(high)) >= form.smallest_normal

@@ -57,10 +57,8 @@ def far_apart(size: int, dtype: Dtype) -> Array:
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("make", [constant, normal, mixture, huge_first])
 @pytest.mark.parametrize("dtype", [*FLOATING, *COMPLEX[:1]], ids=str)
-@pytest.mark.parametrize("size", [1 << 20, 700_001])
-def test_a_million_elements(
-    order: float, make: Callable[[int, Dtype], Array], dtype: Dtype, size: int
-) -> None:
+def test_a_million_elements(order: float, make: Callable[[int, Dtype], Array], dtype: Dtype) -> None:
+    size = 1 << 20
     if order == 1 and dtype.kind == "c":
         size //= 16  # each modulus is a root of its own, and the oracle takes them one by one
     x = make(size, dtype)

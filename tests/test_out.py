@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import array_api_strict as strict
@@ -115,7 +116,8 @@ def test_out_may_overlap_the_input_shifted(machine: Machine, clip: Any, dtype: A
 @each_clip
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_out_may_be_the_input_reversed_or_transposed(machine: Machine, clip: Any, dtype: Any) -> None:
-    for view in (lambda x: x[::-1], lambda x: x.T, lambda x: x[:, ::-1]):
+    views: list[Callable[[Array], Array]] = [lambda x: x[::-1], lambda x: x.T, lambda x: x[:, ::-1]]
+    for view in views:
         x = np.linspace(-9, 5, 36, dtype=dtype).reshape(6, 6)
         with machine.serving():
             want = bits(clip(x.copy()))
@@ -353,7 +355,7 @@ def test_an_out_of_another_structure_is_refused(machine: Machine, name: str) -> 
 
 
 def test_an_immutable_array_library_is_told_to_leave_out_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("array_api_compat.is_writeable_array", lambda x: False)  # noqa: ARG005
+    monkeypatch.setattr("array_api_compat.is_writeable_array", lambda x: False)
     out = STRICT.put(0 * X)
     assert error_of(lambda: cc.clip_by_l2_norm(STRICT.put(X), 1.0, out=out)) == (
         TypeError,

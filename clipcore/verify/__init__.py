@@ -1,0 +1,1 @@
+"""The judge: exact arithmetic, the laws, and cases aimed at trouble."""

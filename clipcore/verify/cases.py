@@ -20,6 +20,8 @@ from clipcore.verify.form import leaves
 from clipcore.verify.formats import Array, Format, cast_bound, format_of, from_patterns, is_complex
 from clipcore.verify.judge import NORM_CLIPS, NORMS, VALUE_CLIPS, Case, split
 
+__all__ = ["LAYOUTS", "MANY", "Labelled", "any_finite", "cases", "limits", "ordinary", "rounded"]
+
 Labelled = tuple[str, Any]
 MANY: Final = 1 << 20
 

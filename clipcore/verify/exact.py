@@ -33,6 +33,18 @@ from clipcore.verify.formats import (
     without_sign,
 )
 
+__all__ = [
+    "Factor",
+    "Norm",
+    "compare_norm",
+    "exact_norm",
+    "factor_bounds",
+    "ideal",
+    "norm_bounds",
+    "ulp",
+    "ulps_away",
+]
+
 _CHUNK = 1 << 20  # elements unpacked at a time, so that 2^27 elements need no multiple of their own memory
 _LIMB = 26  # bits summed together; 2^33 limbs of at most 30 bits fit an int64
 _UNIT = -1074  # every finite component of every format is an integer multiple of 2**_UNIT

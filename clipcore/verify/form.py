@@ -14,6 +14,17 @@ import numpy as np
 from clipcore.verify.formats import Array, cast_bound, nan_components, order_keys, patterns
 from clipcore.verify.laws import Violation, same_bits
 
+__all__ = [
+    "Path",
+    "children",
+    "form",
+    "leaves",
+    "rebuild",
+    "unwritten",
+    "value_laws",
+    "walk",
+]
+
 Path = tuple[Any, ...]
 
 

@@ -14,6 +14,26 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+__all__ = [
+    "Array",
+    "Format",
+    "Real",
+    "Side",
+    "cast_bound",
+    "exact_component",
+    "exact_values",
+    "format_of",
+    "from_patterns",
+    "is_complex",
+    "is_finite",
+    "magnitudes",
+    "nan_components",
+    "order_keys",
+    "patterns",
+    "power_of_two",
+    "without_sign",
+]
+
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Real: TypeAlias = int | float | Fraction
 Side: TypeAlias = Literal["lower", "upper"]

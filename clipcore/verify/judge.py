@@ -26,6 +26,8 @@ from clipcore.verify.laws import (
     scales,
 )
 
+__all__ = ["NORMS", "NORM_CLIPS", "POWERS", "VALUE_CLIPS", "Case", "judge", "split"]
+
 NORM_CLIPS: Final = {"clip_by_l1_norm": 1, "clip_by_l2_norm": 2, "clip_by_global_norm": 2}
 VALUE_CLIPS: Final = ("clip_by_value", "clip_weights")
 NORMS: Final = {"l1_norm": 1, "l2_norm": 2, "global_norm": 2}

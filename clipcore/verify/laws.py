@@ -32,6 +32,27 @@ from clipcore.verify.formats import (
     power_of_two,
 )
 
+__all__ = [
+    "EPSILON",
+    "GROUP_LAWS",
+    "Group",
+    "Violation",
+    "approximate",
+    "bound",
+    "direction",
+    "finite_range",
+    "idempotence",
+    "identity",
+    "keeps_normal",
+    "nonfinite",
+    "norm_accuracy",
+    "same_bits",
+    "scale",
+    "scaled_by",
+    "scales",
+    "tightness",
+]
+
 EPSILON = power_of_two(-44)  # the norm's relative error for components of 32 bits or less
 
 
@@ -183,10 +204,17 @@ def _misdirected(before: int, after: int, form: Format, factor: Factor, slack: F
 
 
 def finite_range(group: Group) -> Violation | None:
-    """Law 8: a finite input gives a finite result."""
-    if not group.finite or is_finite(group.results):
+    """Law 8: a finite input gives a finite result, and nothing normal vanishes on the way."""
+    if not group.finite:
         return None
-    return Violation("range", "a finite input gave NaN or inf")
+    if not is_finite(group.results):
+        return Violation("range", "a finite input gave NaN or inf")
+    if group.limit > 0 and group.clipped and keeps_normal(group):
+        for leaf, (x, y) in enumerate(zip(group.inputs, group.results, strict=True)):
+            lost = (magnitudes(x) != 0) & (magnitudes(y) == 0)
+            if lost.any():
+                return Violation("range", "a normal element became zero", _place(leaf, int(np.argmax(lost))))
+    return None
 
 
 def nonfinite(group: Group, mode: str = "propagate") -> Violation | None:

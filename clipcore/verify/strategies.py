@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from hypothesis import strategies as st
@@ -18,6 +18,18 @@ from clipcore.verify.exact import exact_norm
 from clipcore.verify.form import leaves
 from clipcore.verify.formats import Array, format_of, from_patterns, is_complex
 from clipcore.verify.judge import NORM_CLIPS, NORMS, Case, split
+
+__all__ = [
+    "SAME_SHAPE",
+    "arrays",
+    "components",
+    "limit_for",
+    "nonfinite_cases",
+    "norm_cases",
+    "value_cases",
+]
+
+SAME_SHAPE: Final = [name for name in LAYOUTS if name not in ("transposed", "broadcast")]
 
 
 def components(dtype: np.dtype[Any], *, nonfinite: bool = False) -> st.SearchStrategy[int]:
@@ -61,7 +73,7 @@ def arrays(
     dtype : numpy.dtype
         Floating, complex or integer dtype.
     shape : tuple of int, optional
-        Its shape; then it is contiguous.
+        Its shape; then only layouts that keep it are drawn.
     nonfinite : bool
         Whether to draw NaN and infinities too.
 
@@ -78,7 +90,8 @@ def arrays(
         parts = size * (2 if is_complex(dtype) else 1)
         flat = from_patterns(draw(_exactly(components(dtype, nonfinite=nonfinite), parts)), dtype)
     if shape is not None:
-        return flat.reshape(shape)
+        x = flat.reshape(shape)
+        return LAYOUTS[draw(st.sampled_from(SAME_SHAPE))](x) if shape else x
     if size == 1 and draw(st.booleans()):
         return flat.reshape(())
     return LAYOUTS[draw(st.sampled_from(list(LAYOUTS)))](flat)
