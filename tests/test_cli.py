@@ -112,7 +112,7 @@ def test_arrays_that_have_no_norm_are_named_as_skipped(
         archive.writestr("notes.txt", "not an array")
     assert main([*QUICK, "--input", str(path)]) == 0
     output, errors = capsys.readouterr()
-    assert "1 arrays of " in output
+    assert "1 array of " in output
     assert [line.split("skipped ")[1] for line in errors.splitlines()] == [
         "'nan': not finite",
         "'count': of dtype int64",

@@ -170,7 +170,8 @@ def own(path: str, arrays: dict[str, Array]) -> Part:
     """
     real = sum(not is_complex(x.dtype) for x in arrays.values())
     count = (len(arrays) * 2 + 1) * (AROUND + 1) + real
-    return Part(f"{len(arrays)} arrays of {path}", _own_cases(arrays), count)
+    noun = "array" if len(arrays) == 1 else "arrays"
+    return Part(f"{len(arrays)} {noun} of {path}", _own_cases(arrays), count)
 
 
 def _aimed_cases(seed: int, examples: int) -> Iterator[Case]:
