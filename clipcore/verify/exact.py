@@ -266,8 +266,7 @@ def ideal(x: Array, limit: Real, norm: Norm) -> list[tuple[Fraction, Fraction]]:
 def ulp(value: Fraction, dtype: np.dtype[Any]) -> Fraction:
     """Return the spacing of the dtype at an exact value, at least its smallest subnormal."""
     form = format_of(dtype)
-    scaled = abs(value) / form.smallest_subnormal
-    integer = scaled.numerator // scaled.denominator
+    integer = (abs(value.numerator) << -form.lowest) // value.denominator
     return (1 << max(0, integer.bit_length() - form.precision)) * form.smallest_subnormal
 
 

@@ -99,18 +99,17 @@ class Format:
 
     def value(self, pattern: int) -> Fraction:
         """Return the exact finite value of a bit pattern."""
-        return self.integer(pattern) * self.smallest_subnormal
+        return Fraction(self.integer(pattern), 1 << -self.lowest)
 
     def truncate(self, value: Fraction) -> tuple[int, bool]:
         """Return the pattern of the largest number not above `value` (≥ 0), and whether it equals it.
 
         The pattern reaches or passes that of infinity where the format has no number so large.
         """
-        scaled = value / self.smallest_subnormal
-        integer = scaled.numerator // scaled.denominator
+        integer, rest = divmod(value.numerator << -self.lowest, value.denominator)
         shift = max(0, integer.bit_length() - self.precision)
         kept = integer >> shift
-        return (shift << (self.precision - 1)) + kept, kept << shift == scaled
+        return (shift << (self.precision - 1)) + kept, not rest and kept << shift == integer
 
 
 _FORMATS = {
