@@ -11,7 +11,16 @@ import pytest
 from clipcore_backends._formats import FORMATS
 from clipcore_backends._protocol import Multiplier, Sum
 
-from clipcore._decide import decide, multiplier, norm_of, product, subnormal_slack, to_float
+from clipcore._decide import (
+    _SCALAR,
+    _round,
+    decide,
+    multiplier,
+    norm_of,
+    product,
+    subnormal_slack,
+    to_float,
+)
 
 RNG = np.random.default_rng(20261123)
 ERROR = 2.0**-54.8
@@ -133,6 +142,18 @@ def test_arrays_of_groups_get_the_numbers_of_each_alone() -> None:
         for index, single in enumerate(singles):
             alone = multiplier(decide(norm_of(single, 2), limit), limit, 0.0, FORMATS[name])
             assert tuple(field[index] for field in numbers) == tuple(alone)
+
+
+def test_only_groups_above_the_limit_are_clipped() -> None:
+    norms = norm_of(Sum(np.array([0.75, 0.76, 0.74, 0.5]), np.zeros(4), np.zeros(4, int), ERROR), 1)
+    number = multiplier(decide(norms, 0.75), 0.75, 0.0, FORMATS["float64"])
+    assert number.clipped.tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(("lo", "down", "up"), [(-1e-20, 0.5, 0.75), (0.0, 0.75, 0.75), (1e-20, 0.75, 1.0)])
+def test_rounding_in_one_direction_counts_the_second_part(lo: float, down: float, up: float) -> None:
+    assert _round(_SCALAR, 0.75, lo, 2, up=False) == down
+    assert _round(_SCALAR, 0.75, lo, 2, up=True) == up
 
 
 def test_a_limit_of_zero_multiplies_by_zero() -> None:
