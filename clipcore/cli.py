@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 import clipcore
-from clipcore.verify.files import InputFileError, load
-from clipcore.verify.run import Part, aimed, own
+from clipcore.verify import command
+from clipcore.verify.atlas import markdown, page
+from clipcore.verify.command import HOLDS, USAGE, UsageError
+from clipcore.verify.report import ReportFileError, read
+from clipcore.verify.vectors import write_vectors
 
 __all__ = ["main"]
-
-HOLDS, BROKEN, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,17 +30,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 where clipcore holds, 1 where it broke a law, 2 on bad usage, 130 when interrupted.
+        Exit status: 0 where all went well, 1 where a subject broke a law, 2 on bad usage, 130 when
+        interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
-    try:
-        import rich  # noqa: F401  # an optional library: named here, used below
-    except ImportError:
+    if importlib.util.find_spec("rich") is None:
         return _refuse('the command needs rich; install it with: pip install "clipcore[verify]"')
-    return _verify(options)
+    try:
+        return int(options.run(options))
+    except (UsageError, ReportFileError) as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("clipcore: interrupted", file=sys.stderr)
+        return command.INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,43 +55,31 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     verify = commands.add_parser(
         "verify",
-        help="judge clipcore and the hand-written formulas by the laws, in exact arithmetic",
-        description="Judge clipcore on NumPy, and the formulas most people write by hand, by the laws of the "
-        "contract, in exact rational arithmetic. Exit status: 0 where clipcore holds, 1 where it broke a "
-        "law, 2 on bad usage, 130 when interrupted.",
+        help="judge clipping functions by the laws of the contract, in exact arithmetic",
+        description="Judge clipping functions, clipcore's own, those of frameworks, or yours, by the laws of "
+        "the contract, in exact rational arithmetic. Exit status: 0 where every target (without one: "
+        "clipcore) passes at the level asked, 1 where one does not, 2 on bad usage, 130 when interrupted.",
     )
-    verify.add_argument(
-        "--input",
-        metavar="FILE.npz",
-        help="add the floating-point arrays of a file, judged exactly: minutes for a million elements",
+    command.add_arguments(verify)
+    verify.set_defaults(run=command.verify_command)
+    atlas = commands.add_parser(
+        "atlas",
+        help="merge reports into one page: law by implementation",
+        description="Merge the reports of several environments into one page that needs no network.",
     )
-    verify.add_argument(
-        "--examples",
-        type=_at_least(1),
-        default=150,
-        metavar="N",
-        help="cases for each function and dtype (default: %(default)s)",
+    atlas.add_argument("reports", nargs="+", metavar="REPORT.json", help="written by clipcore verify --json")
+    atlas.add_argument("--html", metavar="FILE", help="write the page")
+    atlas.add_argument("--markdown", metavar="FILE", help="write the same as Markdown")
+    atlas.set_defaults(run=_atlas)
+    vectors = commands.add_parser(
+        "vectors",
+        help="write inputs and exact results for implementations in other languages",
+        description="Write inputs and their exact results, numbers as hexadecimal floats, to test a clip "
+        "that is written in another language.",
     )
-    verify.add_argument(
-        "--seed",
-        type=_at_least(0),
-        default=0,
-        metavar="N",
-        help="where random cases come from; the same seed gives the same output (default: %(default)s)",
-    )
+    vectors.add_argument("--out", required=True, metavar="FILE.json", help="where to write them")
+    vectors.set_defaults(run=_vectors)
     return parser
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    """Return a converter of arguments to integers not below `least`."""
-
-    def integer(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
-        return value
-
-    return integer
 
 
 def _refuse(message: str) -> int:
@@ -92,46 +88,27 @@ def _refuse(message: str) -> int:
     return USAGE
 
 
-def _verify(options: argparse.Namespace) -> int:
-    """Judge all cases and print the tables."""
-    from rich.console import Console
-
-    from clipcore.verify.table import examples, table
-
-    parts = [aimed(options.seed, options.examples)]
-    if options.input is not None:
-        try:
-            file = load(options.input)
-        except InputFileError as error:
-            return _refuse(str(error))
-        for name, reason in file.skipped.items():
-            print(f"clipcore: {options.input}: skipped {name!r}: {reason}", file=sys.stderr)
-        parts.append(own(options.input, file.arrays))
-    interrupted = _judge(parts)
-    console = Console(highlight=False, markup=False, emoji=False)
-    for part in parts:
-        console.print(f"{part.title}: cases that break the law / cases tried", soft_wrap=True)
-        console.print(table(part))
-        for row, call, fault in examples(part):
-            console.print(f"{row}: {call}\n    {fault}", soft_wrap=True)
-        console.print()
-    if interrupted:
-        print("clipcore: interrupted; only what came before is counted", file=sys.stderr)
-        return INTERRUPTED
-    return HOLDS if all(part.holds for part in parts) else BROKEN
+def _atlas(options: argparse.Namespace) -> int:
+    """Merge reports."""
+    if not options.html and not options.markdown:
+        raise UsageError("atlas: give --html FILE, --markdown FILE or both")
+    files = [read(path) for path in options.reports]
+    if options.html:
+        _write(options.html, page(files))
+    if options.markdown:
+        _write(options.markdown, markdown(files))
+    return HOLDS
 
 
-def _judge(parts: list[Part]) -> bool:
-    """Judge all cases, under a progress bar where standard error is a terminal; return if interrupted."""
-    from rich.console import Console
-    from rich.progress import Progress
+def _vectors(options: argparse.Namespace) -> int:
+    """Write the golden vectors."""
+    _write(options.out, write_vectors())
+    return HOLDS
 
-    console = Console(stderr=True)
+
+def _write(path: str, text: str) -> None:
+    """Write a text file, or say why that is not possible."""
     try:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            for part in parts:
-                for case in progress.track(part.cases, total=part.count, description=part.title):
-                    part.judge(case)
-    except KeyboardInterrupt:
-        return True
-    return False
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error

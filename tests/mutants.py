@@ -213,13 +213,13 @@ NORM_MUTANTS: list[Mutant] = [
     ),
     ("range", "x·C before the division", F64, quiet(multiplied_first)),
     (
-        "nonfinite",
+        "edges",
         "NaN and inf left in place",
         F32,
         after(lambda x, y, _c: y if np.all(np.isfinite(x)) else np.array(x)),
     ),
     (
-        "nonfinite",
+        "edges",
         "zero without being asked",
         F64,
         after(lambda _x, y, c: y if c == math.inf else np.nan_to_num(y)),
@@ -302,7 +302,7 @@ VALUE_MUTANTS: list[Mutant] = [
         lambda x, low, high: np.where(np.isinf(x), np.nan, CUT(x, low, high)).astype(x.dtype),
     ),
     (
-        "nonfinite",
+        "edges",
         "NaN becomes the bound",
         F32,
         lambda x, low, high: CUT(np.nan_to_num(x, nan=1e9), low, high),

@@ -20,7 +20,19 @@ from clipcore.verify.form import leaves
 from clipcore.verify.formats import Array, Format, cast_bound, format_of, from_patterns, is_complex
 from clipcore.verify.judge import NORM_CLIPS, NORMS, VALUE_CLIPS, Case, split
 
-__all__ = ["LAYOUTS", "MANY", "Labelled", "any_finite", "cases", "limits", "ordinary", "rounded"]
+__all__ = [
+    "LAYOUTS",
+    "MANY",
+    "Labelled",
+    "any_finite",
+    "cases",
+    "finite_subjects",
+    "limits",
+    "many_equal",
+    "ordinary",
+    "rounded",
+    "value_cases",
+]
 
 Labelled = tuple[str, Any]
 MANY: Final = 1 << 20
@@ -47,7 +59,7 @@ def cases(operation: str, dtype: np.dtype[Any], seed: int = 0, count: int = 200)
     """
     rng = np.random.default_rng(seed)
     if operation in VALUE_CLIPS:
-        made = _value_cases(operation, dtype, rng)
+        made = value_cases(operation, dtype, rng)
     elif operation in NORM_CLIPS:
         made = _norm_clip_cases(operation, dtype, rng)
     elif operation in NORMS:
@@ -85,7 +97,7 @@ def ordinary(rng: np.random.Generator, size: int, dtype: np.dtype[Any]) -> Array
     return rounded(rng.standard_normal(size * (2 if is_complex(dtype) else 1)), dtype)
 
 
-def _many_equal(dtype: np.dtype[Any]) -> Array:
+def many_equal(dtype: np.dtype[Any]) -> Array:
     """Return a million equal elements; fewer complex ones, whose moduli the oracle takes one by one."""
     return np.full(MANY // (16 if is_complex(dtype) else 1), rounded([1.1, 0.3], dtype)[0])
 
@@ -113,7 +125,7 @@ LAYOUTS: Final[dict[str, Callable[[Array], Array]]] = {
 }
 
 
-def _specials(dtype: np.dtype[Any]) -> Iterator[Labelled]:
+def specials(dtype: np.dtype[Any]) -> Iterator[Labelled]:
     """Yield the arrays at the edges of the format."""
     form = format_of(dtype)
     sign, one = 1 << (form.bits - 1), int(rounded([1.0, 1.0], dtype).view(f"u{form.bits // 8}")[0])
@@ -131,6 +143,7 @@ def _specials(dtype: np.dtype[Any]) -> Iterator[Labelled]:
     yield "subnormals", bits(1, 2 | sign, smallest_normal - 1, 5, 1, smallest_normal // 3 | sign)
     yield "smallest normals", bits(*[smallest_normal, smallest_normal | sign, smallest_normal + 1] * 2)
     yield "all largest", bits(*[form.infinity - 1, sign | (form.infinity - 1)] * 4)
+    yield "all largest, of one sign", bits(*[form.infinity - 1] * 8)
     yield "huge and tiny", bits(form.infinity - 1, sign | 1, 0, sign, one, one | sign, smallest_normal, 3)
     yield "just below two", bits(one + smallest_normal - 1, one, one + 1, one - 1)
     yield "the contract's example", rounded(_example(form), dtype)
@@ -146,7 +159,7 @@ def _example(form: Format) -> list[float]:
     return [300.0] * 4 if form.precision == 11 else [1e30, 1e30]
 
 
-def _vectors(dtype: np.dtype[Any], rng: np.random.Generator) -> Iterator[Labelled]:
+def vectors(dtype: np.dtype[Any], rng: np.random.Generator) -> Iterator[Labelled]:
     """Yield random vectors in every layout, and equal values in numbers that strain a sum."""
     for label, layout in LAYOUTS.items():
         yield f"ordinary, {label}", layout(ordinary(rng, 12, dtype))
@@ -160,9 +173,9 @@ def _vectors(dtype: np.dtype[Any], rng: np.random.Generator) -> Iterator[Labelle
 def _nonfinite(dtype: np.dtype[Any]) -> Iterator[Labelled]:
     """Yield arrays that hold NaN or an infinity."""
     form = format_of(dtype)
-    sign, one = 1 << (form.bits - 1), 1 << (form.bits - 3)
+    sign, one, quiet = 1 << (form.bits - 1), 1 << (form.bits - 3), 1 << (form.precision - 2)
     yield "inf", from_patterns([one, form.infinity, 0, one], dtype)
-    yield "−inf and NaN", from_patterns([sign | form.infinity, sign, form.infinity + 1, one], dtype)
+    yield "−inf and NaN", from_patterns([sign | form.infinity, sign, form.infinity + quiet, one], dtype)
 
 
 # --- limits ----------------------------------------------------------------------------------------------
@@ -218,7 +231,7 @@ def _crossed(first: list[Any], second: Callable[[Any], list[Any]]) -> Iterator[t
 # --- operations ------------------------------------------------------------------------------------------
 
 
-def _trees(dtype: np.dtype[Any], rng: np.random.Generator) -> Iterator[Labelled]:
+def trees(dtype: np.dtype[Any], rng: np.random.Generator) -> Iterator[Labelled]:
     """Yield trees of several leaves."""
     some = [ordinary(rng, 5, dtype), ordinary(rng, 6, dtype).reshape(2, 3)]
     yield "several leaves", [*some, ordinary(rng, 0, dtype), ordinary(rng, 1, dtype).reshape(())]
@@ -231,14 +244,14 @@ def _trees(dtype: np.dtype[Any], rng: np.random.Generator) -> Iterator[Labelled]
     yield "no leaves", []
 
 
-def _subjects(
+def finite_subjects(
     operation: str, dtype: np.dtype[Any], rng: np.random.Generator
 ) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Yield (label, tree, keywords) of all finite first arguments of a norm or norm clip."""
-    single = [*_specials(dtype), *_vectors(dtype, rng)]
+    single = [*specials(dtype), *vectors(dtype, rng)]
     if operation.endswith("global_norm"):
-        trees = [*((label, [x]) for label, x in single), *_trees(dtype, rng)]
-        for (label, tree), order in itertools.product(trees, (2, 1, math.inf)):
+        listed = [*((label, [x]) for label, x in single), *trees(dtype, rng)]
+        for (label, tree), order in itertools.product(listed, (2, 1, math.inf)):
             yield label, tree, {} if order == 2 else {"ord": order}
         return
     for label, x in single:
@@ -250,11 +263,11 @@ def _subjects(
 
 def _norm_cases(operation: str, dtype: np.dtype[Any], rng: np.random.Generator) -> Iterator[Case]:
     """Yield the cases of a norm function, at last random ones without end."""
-    for label, tree, keywords in _subjects(operation, dtype, rng):
+    for label, tree, keywords in finite_subjects(operation, dtype, rng):
         yield Case(operation, label, tree, (), keywords)
     for label, x in _nonfinite(dtype):
         yield Case(operation, label, [x] if operation == "global_norm" else x)
-    many = _many_equal(dtype)
+    many = many_equal(dtype)
     yield Case(operation, "many equal", [many] if operation == "global_norm" else many)
     while True:
         x = ordinary(rng, int(rng.integers(1, 100)), dtype)
@@ -266,7 +279,9 @@ def _norm_clip_cases(operation: str, dtype: np.dtype[Any], rng: np.random.Genera
     default = NORM_CLIPS[operation]
 
     def case(label: str, tree: Any, limit: Labelled, keywords: dict[str, Any]) -> Case:
-        return Case(operation, f"{label}; limit: {limit[0]}", tree, (limit[1],), keywords)
+        return Case(
+            operation, f"{label}; limit: {limit[0]}", tree, (limit[1],), keywords, ("named", limit[0])
+        )
 
     def wrapped(x: Array) -> Any:
         return [x] if operation == "clip_by_global_norm" else x
@@ -279,11 +294,13 @@ def _norm_clip_cases(operation: str, dtype: np.dtype[Any], rng: np.random.Genera
     for label, x in _nonfinite(dtype):
         for limit in (1.0, math.inf):
             yield case(label, wrapped(x), (str(limit), limit), {})
-    for index, (subject, limit) in enumerate(_crossed(list(_subjects(operation, dtype, rng)), limits_of)):
+    for index, (subject, limit) in enumerate(
+        _crossed(list(finite_subjects(operation, dtype, rng)), limits_of)
+    ):
         label, tree, keywords = subject
         yield case(label, tree, limit, keywords)
         if index == 20:  # not first, and rarely: it takes a while
-            many = _many_equal(dtype)
+            many = many_equal(dtype)
             yield case("many equal", wrapped(many), limits([many], default)[1], {})
     while True:
         x = ordinary(rng, int(rng.integers(1, 100)), dtype)
@@ -300,7 +317,7 @@ def _value_subjects(dtype: np.dtype[Any], rng: np.random.Generator) -> list[Labe
         layouts = [(label, layout(spread)) for label, layout in LAYOUTS.items()]
         single = [("empty", ends[:0]), ("0-d", np.array(ends[1])), ("a NumPy scalar", ends[0])]
         return [("ends", ends), *single, *layouts]
-    return [*_specials(dtype), *_vectors(dtype, rng), *_nonfinite(dtype)]
+    return [*specials(dtype), *vectors(dtype, rng), *_nonfinite(dtype)]
 
 
 def _bounds(x: Array, rng: np.random.Generator) -> list[tuple[str, Any, Any]]:
@@ -338,7 +355,7 @@ def _bounds(x: Array, rng: np.random.Generator) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def _value_cases(operation: str, dtype: np.dtype[Any], rng: np.random.Generator) -> Iterator[Case]:
+def value_cases(operation: str, dtype: np.dtype[Any], rng: np.random.Generator) -> Iterator[Case]:
     """Yield the cases of a value or weight clip, again and again with other random parts."""
 
     def bounds_of(subject: Labelled) -> list[tuple[str, Any, Any]]:

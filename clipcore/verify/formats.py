@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -54,37 +55,37 @@ class Format:
     bits: int
     precision: int
 
-    @property
+    @cached_property
     def exponent_fields(self) -> int:
         """Number of values that the exponent field can take."""
         return 1 << (self.bits - self.precision)
 
-    @property
+    @cached_property
     def lowest(self) -> int:
         """Exponent of the smallest subnormal: finite values are integer multiples of 2**lowest."""
         return 3 - self.exponent_fields // 2 - self.precision
 
-    @property
+    @cached_property
     def infinity(self) -> int:
         """Bit pattern of +inf; patterns of larger magnitude are NaN."""
         return (self.exponent_fields - 1) << (self.precision - 1)
 
-    @property
+    @cached_property
     def roundoff(self) -> Fraction:
         """Unit roundoff u."""
         return power_of_two(-self.precision)
 
-    @property
+    @cached_property
     def smallest_subnormal(self) -> Fraction:
         """Smallest positive value."""
         return power_of_two(self.lowest)
 
-    @property
+    @cached_property
     def smallest_normal(self) -> Fraction:
         """Smallest positive value of full precision."""
         return power_of_two(self.lowest + self.precision - 1)
 
-    @property
+    @cached_property
     def largest(self) -> Fraction:
         """Largest finite value."""
         return self.value(self.infinity - 1)

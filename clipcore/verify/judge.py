@@ -9,24 +9,48 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
 
-from clipcore.verify.form import form, leaves, rebuild, unwritten, value_laws, walk
+from clipcore.verify.calling import Drawn, Observation
+from clipcore.verify.form import form, leaves, rebuild, value_laws, walk
 from clipcore.verify.formats import Array
 from clipcore.verify.laws import (
+    FLUSHED_LAWS,
     GROUP_LAWS,
     Group,
     Violation,
+    has_subnormals,
     idempotence,
+    keeps_normal,
     norm_accuracy,
     scale,
     scaled_by,
     scales,
 )
+from clipcore.verify.subject import LOSSES, Callee, Here, Subject
 
-__all__ = ["NORMS", "NORM_CLIPS", "POWERS", "VALUE_CLIPS", "Case", "judge", "split"]
+__all__ = [
+    "NORMS",
+    "NORM_CLIPS",
+    "NO_NORM",
+    "NUMPY",
+    "POWERS",
+    "VALUE_CLIPS",
+    "Case",
+    "Outcome",
+    "Terms",
+    "Untried",
+    "faults_of",
+    "groups",
+    "judge",
+    "order_of",
+    "outcome",
+    "separated",
+    "split",
+]
 
 NORM_CLIPS: Final = {"clip_by_l1_norm": 1, "clip_by_l2_norm": 2, "clip_by_global_norm": 2}
 VALUE_CLIPS: Final = ("clip_by_value", "clip_weights")
@@ -54,6 +78,10 @@ class Case:
         The other positional arguments: `(max_norm,)`, `(lower, upper)` or none.
     keywords : dict
         `axis`, `ord` or `where`, where they are not the default.
+    limit : tuple of (str, object)
+        How the limit was made of the norm: `("ratio", r)` or `("named", label)`; empty where it was not.
+    optional : bool
+        Whether a subject may refuse the call by an exception, without being accused at this level.
     """
 
     operation: str
@@ -61,81 +89,155 @@ class Case:
     tree: Any
     arguments: tuple[Any, ...] = ()
     keywords: dict[str, Any] = field(default_factory=dict)
-
-    def call(self, fn: Callable[..., Any]) -> Any:
-        """Call an implementation with this case."""
-        return fn(self.tree, *self.arguments, **self.keywords)
+    limit: tuple[Any, ...] = ()
+    optional: bool = False
 
     def __str__(self) -> str:
         arrays = ", ".join(f"{x.dtype.name}{list(x.shape)}" for x in leaves(self.tree))
         return f"{self.operation}({arrays}; {self.arguments}, {self.keywords}): {self.label}"
 
 
-def judge(fn: Callable[..., Any], case: Case) -> list[Violation]:
-    """Return every violation of the contract by one call, and by the further calls that its laws need.
+@dataclass(frozen=True)
+class Terms:
+    """What the contract asks where the arrays come from a certain library.
+
+    Attributes
+    ----------
+    slack : Fraction
+        The ε by which laws 1 to 4 may miss the boundary: 0 on NumPy.
+    flushes : bool
+        Whether the library takes subnormals for zero.
+    norm_dtype : str
+        Name of the dtype of norms.
+    norm_ulps : int
+        How many ulp a norm may be off where 2^-44 does not apply.
+    """
+
+    slack: Fraction = Fraction(0)
+    flushes: bool = False
+    norm_dtype: str = "float64"
+    norm_ulps: int = 1
+
+
+NUMPY: Final = Terms()
+NO_NORM: Final = object()
+
+
+class Untried(Exception):  # noqa: N818  # no error: the case says nothing about the subject
+    """The subject's interface has no such argument."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call gave.
+
+    Attributes
+    ----------
+    result : object
+        The returned tree, or the norm that a norm function returned.
+    norm : object
+        The norm that came with it, `NO_NORM` where none did.
+    violations : tuple of Violation
+        What was wrong with the call itself: an exception, the form.
+    usable : bool
+        Whether the result has the right form, so that its numbers can be judged.
+    """
+
+    result: Any
+    norm: Any
+    violations: tuple[Violation, ...]
+    usable: bool
+
+
+def outcome(callee: Callee, case: Case) -> Outcome:
+    """Call a subject and judge all but the numbers."""
+    seen = callee.observe(case.tree, case.arguments, case.keywords)
+    if "NotOffered" in seen.bases:
+        raise Untried(seen.message)
+    if case.optional and seen.error:
+        raise Untried(case.label)
+    if seen.error:
+        text = (
+            seen.message
+            if seen.error in LOSSES
+            else f"raised {seen.error}: {seen.message}".removesuffix(": ")
+        )
+        fault = Violation("call", text, got=seen.error)
+        return Outcome(None, NO_NORM, (fault,), usable=False)
+    found = [Violation("form", fault) for fault in faults_of(case, seen)]
+    if case.operation in NORMS:
+        return Outcome(seen.result, NO_NORM, tuple(found), usable=True)
+    result, norm = separated(case, seen.result)
+    expected = list(case.tree) if isinstance(case.tree, Drawn) else case.tree
+    misshapen = form(expected, result)
+    return Outcome(result, norm, (*found, *_present([misshapen])), usable=not misshapen)
+
+
+def faults_of(case: Case, seen: Observation) -> list[str]:
+    """Return what is wrong with types and memory; of which type a norm is, only the exact laws say."""
+    return [fault for fault in seen.faults if case.operation not in NORMS or "came back as" not in fault]
+
+
+def separated(case: Case, returned: Any) -> tuple[Any, Any]:
+    """Return the tree and the norm of what a clip returned, `NO_NORM` where it returned the tree alone."""
+    pair = case.operation == "clip_by_global_norm" and isinstance(returned, tuple) and len(returned) == 2
+    return returned if pair else (returned, NO_NORM)
+
+
+def judge(fn: Callable[..., Any] | Callee, case: Case, terms: Terms = NUMPY) -> list[Violation]:
+    """Return every violation of the laws by one call, and by the further calls that they need.
 
     Parameters
     ----------
-    fn : callable
+    fn : callable or Callee
         Implementation of `case.operation`, called as the public function is.
     case : Case
-        What to call it with; arrays that `fn` writes to are restored.
+        What to call it with.
+    terms : Terms
+        What the contract asks of its array library.
 
     Returns
     -------
     list of Violation
         Empty where every law holds.
     """
-
-    def guarded(*arguments: Any, **keywords: Any) -> Any:
-        try:
-            return fn(*arguments, **keywords)
-        except Exception as error:  # whatever a stranger's code raises is about that code
-            raise _CallError from error
-
-    passed = [case.tree, *case.arguments]
-    before = [np.array(x) for x in leaves(passed)]
-    found: list[Violation] = []
+    callee: Callee = fn if isinstance(fn, Callee) else Here(Subject(fn))
+    first = outcome(callee, case)
+    found = list(first.violations)
+    if not first.usable:
+        return found
     try:
-        found.extend(_violations(guarded, case))
-    except _CallError as raised:
-        error = raised.__cause__
-        found.append(Violation("call", f"raised {type(error).__name__}: {error}", got=error))
-    written = unwritten(before, passed)
-    if written:
-        found.append(written)
-        for x, copy in zip(leaves(passed), before, strict=True):
-            if x.flags.writeable:
-                x[...] = copy
+        found += _violations(callee, case, terms, first)
+    except _CallError as error:
+        found += error.args
     return found
 
 
 class _CallError(Exception):
-    """The judged function raised; its cause says what."""
+    """A further call failed; its arguments are the violations."""
 
 
-def _violations(fn: Callable[..., Any], case: Case) -> Iterator[Violation]:
-    """Yield the violations of one case, by kind of function."""
-    untouched = rebuild(case.tree, iter([np.array(x) for x in leaves(case.tree)]))
-    result = case.call(fn)
+def _again(callee: Callee, case: Case) -> Any:
+    """Return the result of a further call; `_CallError` where it has none of the right form."""
+    made = outcome(callee, case)
+    if not made.usable:
+        raise _CallError(*made.violations)
+    return made.result
+
+
+def _violations(callee: Callee, case: Case, terms: Terms, first: Outcome) -> Iterator[Violation]:
+    """Yield the violations of one case by its numbers."""
     if case.operation in NORMS:
-        yield from _of_norm(fn, replace(case, tree=untouched), result)
+        yield from _of_norm(callee, case, terms, first.result)
         return
-    norm = None
-    if case.operation == "clip_by_global_norm" and isinstance(result, tuple):
-        result, norm = result
-        yield from _of_scalar_norm(leaves(untouched), _order(case), norm)
-    misshapen = form(case.tree, result)
-    case = replace(case, tree=untouched)
-    if misshapen:
-        yield misshapen
-        return
+    if first.norm is not NO_NORM:
+        yield from _of_scalar_norm(leaves(case.tree), order_of(case), first.norm, terms)
     if case.operation in VALUE_CLIPS:
-        yield from _of_value_clip(case, result)
+        yield from _of_value_clip(case, first.result)
     else:
-        yield from _of_norm_clip(fn, case, result)
-    twice = _clipped(fn, replace(case, tree=result))
-    yield from _present([form(result, twice) or idempotence(leaves(result), leaves(twice))])
+        yield from _of_norm_clip(callee, case, terms, first.result)
+    twice = _again(callee, replace(case, tree=first.result))
+    yield from _present([idempotence(leaves(first.result), leaves(twice))])
 
 
 def _of_value_clip(case: Case, result: Any) -> Iterator[Violation]:
@@ -146,73 +248,77 @@ def _of_value_clip(case: Case, result: Any) -> Iterator[Violation]:
         yield from _present([value_laws(x, lower, upper, y)])
 
 
-def _of_norm_clip(fn: Callable[..., Any], case: Case, result: Any) -> Iterator[Violation]:
+def _of_norm_clip(callee: Callee, case: Case, terms: Terms, result: Any) -> Iterator[Violation]:
     """Yield the violations of a norm clip that came back in the right form."""
     before, after = leaves(case.tree), leaves(result)
-    groups = list(_groups(case, before, after))
-    for group in groups:
-        yield from _present([law(group) for law in GROUP_LAWS])
+    found = list(groups(case, before, after, terms))
+    for group in found:
+        flushed = terms.flushes and group.finite and not keeps_normal(group)
+        yield from _present([law(group) for law in (FLUSHED_LAWS if flushed else GROUP_LAWS)])
     for power in POWERS:
-        if not all(scales(group, power) for group in groups):
+        if not all(scales(group, power) for group in found):
             continue
         tree = rebuild(case.tree, (scaled_by(x, power) for x in before))
         limit = math.ldexp(case.arguments[0], power)
-        scaled = _clipped(fn, replace(case, tree=tree, arguments=(limit,)))
-        misshapen = form(tree, scaled)
-        if misshapen:
-            yield misshapen
-        else:
-            pairs = zip(groups, _groups(case, before, leaves(scaled)), strict=True)
-            yield from _present([scale(group, power, other.results) for group, other in pairs])
+        scaled = _again(callee, replace(case, tree=tree, arguments=(limit,)))
+        pairs = zip(found, groups(case, before, leaves(scaled), terms), strict=True)
+        yield from _present([scale(group, power, other.results) for group, other in pairs])
 
 
-def _of_norm(fn: Callable[..., Any], case: Case, result: Any) -> Iterator[Violation]:
+def _of_norm(callee: Callee, case: Case, terms: Terms, result: Any) -> Iterator[Violation]:
     """Yield the violations of a norm function: accuracy, whatever the order of the elements."""
-    order = _order(case)
+    order = order_of(case)
     if case.operation == "global_norm" or case.keywords.get("axis") is None:
-        yield from _of_scalar_norm(leaves(case.tree), order, result)
+        yield from _of_scalar_norm(leaves(case.tree), order, result, terms)
         backwards = rebuild(case.tree, (x.reshape(-1)[::-1] for x in leaves(case.tree)))
-        again = replace(case, tree=backwards).call(fn)
-        yield from _of_scalar_norm(leaves(case.tree), order, again)
+        again = _again(callee, replace(case, tree=backwards))
+        yield from _of_scalar_norm(leaves(case.tree), order, again, terms)
         return
     slices = split(case.tree, case.keywords["axis"])
     shape = np.zeros(case.tree.shape, dtype=bool).any(axis=case.keywords["axis"]).shape
-    if not isinstance(result, np.ndarray) or result.shape != shape or result.dtype != np.float64:
-        yield Violation("form", f"norms are a float64 ndarray of shape {shape}", got=type(result))
+    if not isinstance(result, np.ndarray) or result.shape != shape or result.dtype != terms.norm_dtype:
+        yield Violation("form", f"norms are a {terms.norm_dtype} array of shape {shape}", got=_kind(result))
         return
     for part, norm in zip(slices, result.reshape(-1, 1), strict=True):
-        yield from _present([norm_accuracy([part], order, norm)])
+        yield from _accuracy([part], order, norm, terms)
 
 
-def _of_scalar_norm(arrays: Sequence[Array], order: float, norm: Any) -> Iterator[Violation]:
+def _of_scalar_norm(arrays: Sequence[Array], order: float, norm: Any, terms: Terms) -> Iterator[Violation]:
     """Yield the violations of one norm: its form and its accuracy."""
-    if not isinstance(norm, np.ndarray) or norm.shape != () or norm.dtype != np.float64:
-        yield Violation("form", "a norm is a 0-d float64 ndarray", got=type(norm))
+    if not isinstance(norm, np.ndarray) or norm.shape != () or norm.dtype != terms.norm_dtype:
+        yield Violation("form", f"a norm is a 0-d {terms.norm_dtype} array", got=_kind(norm))
     else:
-        yield from _present([norm_accuracy(arrays, order, norm)])
+        yield from _accuracy(arrays, order, norm, terms)
 
 
-def _clipped(fn: Callable[..., Any], case: Case) -> Any:
-    """Return what a clip gives, without the norm."""
-    result = case.call(fn)
-    return result[0] if case.operation == "clip_by_global_norm" and isinstance(result, tuple) else result
+def _accuracy(arrays: Sequence[Array], order: float, norm: Array, terms: Terms) -> Iterator[Violation]:
+    """Yield the violation of a norm's accuracy; a library that flushes is not asked about subnormals."""
+    if not terms.flushes or not any(has_subnormals(x) for x in arrays):
+        yield from _present([norm_accuracy(arrays, order, norm, terms.norm_ulps)])
 
 
-def _order(case: Case) -> float:
+def _kind(value: Any) -> str:
+    """Return what a value is, for people to read."""
+    return f"{value.dtype} array" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def order_of(case: Case) -> float:
     """Return the order of the norm that a case is about."""
     default = {**NORM_CLIPS, **NORMS}[case.operation]
     return float(case.keywords.get("ord", default))
 
 
-def _groups(case: Case, before: Sequence[Array], after: Sequence[Array]) -> Iterator[Group]:
+def groups(
+    case: Case, before: Sequence[Array], after: Sequence[Array], terms: Terms = NUMPY
+) -> Iterator[Group]:
     """Yield the norm groups of a case: the whole tree, or the slices of its one array."""
-    limit, order = float(case.arguments[0]), _order(case)
+    limit, order = float(case.arguments[0]), order_of(case)
     axis = case.keywords.get("axis")
     if axis is None:
-        yield Group(tuple(before), tuple(after), limit, order)
+        yield Group(tuple(before), tuple(after), limit, order, terms.slack)
         return
     for x, y in zip(split(before[0], axis), split(after[0], axis), strict=True):
-        yield Group((x,), (y,), limit, order)
+        yield Group((x,), (y,), limit, order, terms.slack)
 
 
 def split(x: Array, axis: int | tuple[int, ...]) -> list[Array]:

@@ -1,73 +1,96 @@
-"""The table of law by implementation, and the smallest example of every law that was broken."""
+"""Reports for people: a table of subject by law, and the findings with their examples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-import numpy as np
 from rich.table import Table
+from rich.text import Text
 
-from clipcore.verify.form import leaves
-from clipcore.verify.judge import Case
-from clipcore.verify.laws import Violation
-from clipcore.verify.run import IMPLEMENTATIONS, LAWS, Part
+from clipcore.verify.report import LAWS, Count, Finding, Report, Skipped
 
-__all__ = ["examples", "table"]
-
-SPELLED_OUT = 6  # elements of an array that an example shows one by one
-MANY_LEAVES = 4  # of a tree that an example lists
+__all__ = ["findings", "listing", "table"]
 
 
-def table(part: Part) -> Table:
-    """Return the counts of one part, cases that broke the law of cases tried, a row for each law."""
-    drawn = Table()
-    drawn.add_column("law")
-    for name in IMPLEMENTATIONS:
-        drawn.add_column(name, justify="right")
-    for law, (title, _) in LAWS.items():
-        tallies = [part.tallies[law, name] for name in IMPLEMENTATIONS]
-        if any(tally.tried for tally in tallies):
-            drawn.add_row(title, *(f"{tally.broken:,} / {tally.tried:,}" for tally in tallies))
+SHORT: Final = {"identity": "ident.", "tightness": "tight.", "direction": "direct.", "idempotence": "idemp."}
+
+
+def table(reports: Sequence[Report], *, narrow: bool = False) -> Table:
+    """Return the table of subject by law: ✓ holds, ✗ broken by so many cases, ≠ differs by definition.
+
+    Parameters
+    ----------
+    reports : sequence of Report
+        A row each.
+    narrow : bool
+        Whether to leave out the counts and to cut the names of the laws.
+    """
+    drawn = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for head in ("subject", "as", "level"):
+        drawn.add_column(head, no_wrap=True)
+    laws = [law for law in LAWS if any(law in report.counts for report in reports)]
+    for law in laws:
+        drawn.add_column(law[:4] if narrow else SHORT.get(law, law), justify="right", no_wrap=True)
+    previous = ""
+    for report in reports:
+        level = Text(
+            report.level or "none", "green" if report.passed else "yellow" if report.level else "red"
+        )
+        cells = [_cell(report.counts.get(law), narrow=narrow) for law in laws]
+        name = report.subject if report.subject != previous else ""
+        if report.own_formula:
+            level.append(f" ({report.definition} {'✓' if report.own_formula == 'holds' else '✗'})", "dim")
+        drawn.add_row(Text(name), Text(report.operation, "dim"), level, *cells)
+        previous = report.subject
     return drawn
 
 
-def examples(part: Part) -> Iterator[tuple[str, str, str]]:
-    """Yield the implementation, the call and what is wrong, for every law that an implementation broke."""
-    for (law, name), tally in part.tallies.items():
-        if tally.smallest:
-            case, violation = tally.smallest
-            yield f"{LAWS[law][0]}, {name}", _call(case), _fault(violation)
+def _cell(count: Count | None, *, narrow: bool) -> Text:
+    """Return what became of one law."""
+    if count is None or not count.tried:
+        return Text("–", "dim")
+    if not count.broken:
+        return Text("✓", "green")
+    mark, style = ("≠", "yellow") if count.broken == count.differing else ("✗", "bold red")
+    return Text(mark if narrow else f"{mark} {count.broken}", style)
 
 
-def _call(case: Case) -> str:
-    """Return a case as a call, its arrays spelled out where they are small, else with its label."""
-    small = sum(x.size for x in leaves(case.tree)) <= SPELLED_OUT
-    shown = [_short(value, small) for value in (case.tree, *case.arguments)]
-    keywords = [f"{key}={value!r}" for key, value in case.keywords.items()]
-    return f"{case.operation}({', '.join(shown + keywords)})" + ("" if small else f"  # {case.label}")
+def findings(report: Report) -> Iterator[Text]:
+    """Yield the findings of one report, each with its example."""
+    for finding in report.findings:
+        yield _skipped(finding) if finding.verdict == "skip" else _failed(finding)
 
 
-def _short(value: Any, small: bool) -> str:
-    """Return a tree or an argument in short form."""
-    if isinstance(value, np.ndarray):
-        if not small or value.ndim > 1:
-            return f"{value.dtype}{list(value.shape)}"
-        return f"{value.dtype} [{', '.join(map(str, value))}]" if value.ndim else f"{value.dtype} {value}"
-    if isinstance(value, dict | list | tuple) and len(leaves(value)) > MANY_LEAVES:
-        return f"{len(leaves(value))} leaves"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key!r}: {_short(item, small)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_short(item, small) for item in value) + "]"
-    return str(value)
+def _skipped(finding: Finding) -> Text:
+    """Return a finding that says what was not tried."""
+    return Text.assemble(("  – ", "dim"), (finding.message, "dim"))
 
 
-def _fault(violation: Violation) -> str:
-    """Return what is wrong, with the evidence."""
-    fault = violation.message
-    if violation.expected is not None:
-        fault += f": expected {violation.expected}, got {violation.got}"
-    if violation.ulps is not None:
-        fault += f", {violation.ulps:.3g} ulp away"
-    return fault
+def _failed(finding: Finding) -> Text:
+    """Return a finding with its evidence and its example."""
+    mark = ("  ≠ ", "yellow") if finding.difference else ("  ✗ ", "bold red")
+    cases = "1 case" if finding.cases == 1 else f"{finding.cases:,} cases"
+    text = Text.assemble(mark, (finding.law, "bold"), f" ({finding.level}, {cases}): {finding.message}\n")
+    if finding.expected or finding.got:
+        away = "" if finding.ulps is None else f", {finding.ulps:.3g} ulp away"
+        text.append(f"      expected {finding.expected or '—'}, got {finding.got or '—'}{away}\n")
+    if finding.difference:
+        text.append(
+            f"      right by the formula {finding.difference!r}: a difference of definition\n", "yellow"
+        )
+    for line in finding.example.splitlines():
+        text.append(f"      {line}\n", "cyan")
+    return text
+
+
+def listing(rows: Sequence[tuple[str, str, str, str]], skipped: Sequence[Skipped]) -> Table:
+    """Return the table of ready-made subjects: name, operation, version or what is missing, and a note."""
+    drawn = Table(box=None, padding=(0, 1), header_style="bold")
+    for head in ("subject", "as", "version", "what is called"):
+        drawn.add_column(head, no_wrap=head != "what is called")
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    for each in skipped:
+        drawn.add_row(Text(each.subject, "dim"), "", "–", Text(each.reason, "dim"))
+    return drawn
