@@ -17,6 +17,14 @@ settings.register_profile(
 settings.load_profile("clipcore")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-all",
+        action="store_true",
+        help="let a test fail that would be skipped because a library or a browser is not installed",
+    )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "slow" in config.option.markexpr:
         return

@@ -1,213 +1,228 @@
-"""The command: what it prints, what it refuses, and its exit status."""
+"""The command: what it runs, what it prints, what it refuses, and its exit status."""
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
-import zipfile
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from kit_support import called
 
 import clipcore
 from clipcore import cli
 from clipcore.cli import main
-from clipcore.verify import run
-from clipcore.verify.form import leaves
 from clipcore.verify.handwritten import HANDWRITTEN
-from clipcore.verify.judge import Case
+from clipcore.verify.report import LAWS, LEVELS, Report, read
 
-ROOT = Path(__file__).parents[1]
-QUICK = ["verify", "--examples", "3"]
+SHORT = ["--examples", "0", "--dtype", "float32", "--level", "rounded"]
+L2 = ["--operation", "clip_by_l2_norm"]
+OWN = "clipcore:clip_by_l2_norm"
+MODULE = """
+import os, time
+import clipcore
+
+def clip(x, c):
+    return clipcore.clip_by_l2_norm(x, c)
+
+def clip_(x, c):
+    clipcore.clip_by_l2_norm(x, c, out=x)
+
+def nothing(x, c):
+    return x.copy()
+
+def crash(x, c):
+    os._exit(9)
+
+def hang(x, c):
+    with open("pids", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    while True:
+        pass
+
+def slow(x, c):
+    with open("pids", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(1)
+    return clipcore.clip_by_l2_norm(x, c)
+
+def other(x):
+    return x
+"""
 
 
-@pytest.fixture
-def gradients(tmp_path: Path) -> str:
-    path = tmp_path / "gradients.npz"
-    rng = np.random.default_rng(0)
-    weight, bias = rng.standard_normal((3, 2)), rng.standard_normal(3)
-    np.savez(path, weight=weight.astype(np.float32), bias=bias, zero=np.zeros(2), wave=np.array([3 + 4j]))
-    return str(path)
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_clips.py").write_text(MODULE)
 
 
-def replaced(monkeypatch: pytest.MonkeyPatch, operation: str, fn: Callable[..., Any]) -> None:
-    """Put another function in the place of clipcore's in the table."""
-    functions = {**run.IMPLEMENTATIONS[run.REFERENCE], operation: fn}
-    monkeypatch.setitem(run.IMPLEMENTATIONS, run.REFERENCE, functions)
+def reports() -> list[Report]:
+    return read("kept.json").reports
 
 
-def row(output: str, law: str) -> list[str]:
-    """Return the cells of the first row of a law."""
-    line = next(line for line in output.splitlines() if law in line and "│" in line)
-    return [cell.strip() for cell in line.split("│")[1:-1]]
+def row(output: str, subject: str) -> list[str]:
+    """The cells of a subject's first row."""
+    line = next(line for line in output.splitlines() if line.split()[:1] == [subject])
+    return line.split()
 
 
-def test_clipcore_holds_and_the_hand_written_formula_does_not(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", "--examples", "25"]) == 0
+# --- what is run -------------------------------------------------------------------------------------------
+
+
+def test_a_ready_made_subject_that_passes_is_status_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", OWN, *SHORT, *L2]) == 0
     output, errors = capsys.readouterr()
     assert errors == ""  # no progress bar where standard error is no terminal
-    for law, _ in run.LAWS.values():
-        assert row(output, law)[1].startswith("0 / ")
-    assert not row(output, "2 identity")[2].startswith("0 / ")
-    assert "2 identity, by hand: clip_by_" in output
-    assert ", clipcore: " not in output
+    assert row(output, OWN)[:3] == [OWN, "clip_by_l2_norm", "rounded"]
+    assert "✗" not in output.replace("✗ broken", "")
 
 
-def test_a_law_broken_by_clipcore_is_status_1_and_shows_the_smallest_example(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_library_s_name_stands_for_all_its_subjects(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "by-hand", *SHORT, "--formula", "torch", "--json", "kept.json"]) == 0
+    assert {report.operation for report in reports()} == set(HANDWRITTEN)
+    assert {report.subject for report in reports()} == {"by-hand"}
+    assert [row(capsys.readouterr().out, "by-hand")[2]] == ["rounded"]
+
+
+def test_a_name_of_the_list_stands_for_that_subject_alone() -> None:
+    assert main(["verify", "clipcore", *SHORT, "--operation", "l2_norm", "--json", "kept.json"]) == 0
+    assert [report.subject for report in reports()] == ["clipcore"]
+
+
+def test_a_subject_that_fails_is_status_1_and_shows_the_smallest_call(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    replaced(monkeypatch, "clip_by_l2_norm", lambda x, *_: x.copy())
-    assert main(["verify", "--examples", "20"]) == 1
-    output = capsys.readouterr().out
-    assert not row(output, "1 bound")[1].startswith("0 / ")
-    assert re.search(r"1 bound, clipcore: clip_by_l2_norm\(float(16|32|64) \[", output)
-    assert "the norm of the result exceeds the limit: expected " in output
+    assert main(["verify", "my_clips:nothing", *SHORT, *L2, "--json", "kept.json"]) == 1
+    output, _ = capsys.readouterr()
+    assert row(output, "my_clips:nothing")[2] == "none"
+    [report] = reports()
+    [finding] = report.findings
+    assert called(finding.example)[0].size == 1
+    for line in (*finding.example.splitlines(), finding.message, f"got {finding.got}"):
+        assert line in output
 
 
-def test_an_exception_is_counted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def raising(*_: object) -> object:
-        raise ZeroDivisionError("always")
+def test_several_targets_are_shown_in_their_order() -> None:
+    targets = ["my_clips:nothing", "by-hand", "my_clips:clip"]
+    assert main(["verify", *targets, *SHORT, *L2, "--json", "kept.json"]) == 1
+    assert [report.subject for report in reports()] == targets
+    assert [report.passed for report in reports()] == [False, False, True]
 
-    replaced(monkeypatch, "clip_by_value", raising)
-    assert main(QUICK) == 1
-    output = capsys.readouterr().out
-    assert row(output, "no exception")[1].startswith("12 / ")
-    assert "raised ZeroDivisionError: always" in output
+
+def test_the_options_reach_the_verification() -> None:
+    options = [
+        "--level",
+        "robust",
+        "--seed",
+        "7",
+        "--examples",
+        "4",
+        "--dtype",
+        "float16",
+        "--dtype",
+        "float64",
+    ]
+    assert main(["verify", OWN, *L2, *options, "--json", "kept.json"]) == 0
+    [report] = reports()
+    assert (report.asked, report.seed, report.max_examples) == ("robust", 7, 4)
+    assert report.counts["edges"].tried > 50
+    options = [*SHORT, "--formula", "torch", "--json", "kept.json"]
+    assert main(["verify", "by-hand", *L2, *options]) == 0
+    assert (reports()[0].formula, reports()[0].passed) == ("torch", True)
+
+
+def test_a_framework_that_differs_by_definition_is_shown_as_that(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "by-hand", *SHORT, *L2, "--json", "kept.json"]) == 1
+    output, _ = capsys.readouterr()
+    assert "right by the formula 'torch': a difference of definition" in output
+    assert {finding.difference for finding in reports()[0].findings} == {"torch"}
+
+
+def test_a_target_in_place_and_under_an_interpreter() -> None:
+    assert main(["verify", "my_clips:clip_", *SHORT, *L2, "--in-place"]) == 0
+    assert main(["verify", "my_clips:clip_", *SHORT, *L2]) == 1
+    assert main(["verify", "my_clips:clip", *SHORT, *L2, "--interpreter", sys.executable]) == 0
+
+
+def test_the_list_names_every_subject(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--list"]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    for operation in HANDWRITTEN:
+        assert re.search(rf"by-hand +{operation} +{re.escape(np.__version__)}", output)
+    for name in ("clipcore", "torch.clip_grad_norm_", "optax"):
+        assert name in output
 
 
 def test_the_same_seed_gives_the_same_output(capsys: pytest.CaptureFixture[str]) -> None:
     outputs = []
-    for _ in range(2):
-        assert main(["verify", "--examples", "18", "--seed", "7"]) == 0
+    for seed in ("7", "7"):
+        options = ["--examples", "6", "--dtype", "float32", "--level", "rounded", "--seed", seed]
+        assert main(["verify", "by-hand", *L2, *options]) == 1
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1]
-    assert outputs[0].startswith("aimed cases, seed 7: ")
 
 
-def test_another_seed_gives_other_cases() -> None:
-    first, second = (
-        [x.tobytes() for case in run.aimed(seed, 18).cases for x in leaves(case.tree)] for seed in (1, 2)
-    )
-    assert first != second
-
-
-def test_own_arrays_get_a_table_of_their_own(gradients: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*QUICK, "--input", gradients]) == 0
-    own = capsys.readouterr().out.split("4 arrays of ")[1]
-    assert own.startswith(gradients)
-    assert row(own, "1 bound")[1] == "0 / 48"  # four arrays and the tree, 5 limits each; 3 value clips
-
-
-def test_arrays_that_have_no_norm_are_named_as_skipped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "mixed.npz"
-    members = {"count": np.arange(3), "mask": np.ones(2, bool), "text": np.array(["a"])}
-    np.savez(path, good=np.ones(2), nan=np.array([np.nan]), **members)  # type: ignore[arg-type]
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("notes.txt", "not an array")
-    assert main([*QUICK, "--input", str(path)]) == 0
-    output, errors = capsys.readouterr()
-    assert "1 array of " in output
-    assert [line.split("skipped ")[1] for line in errors.splitlines()] == [
-        "'nan': not finite",
-        "'count': of dtype int64",
-        "'mask': of dtype bool",
-        "'text': of dtype <U1",
-        "'notes.txt': not an array",
-    ]
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (Path("unpickled"),)
-
-
-def write_text(path: Path) -> None:
-    path.write_text("x" * 100)
-
-
-def write_nothing(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def write_npy(path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, np.ones(3))
-
-
-def write_truncated(path: Path) -> None:
-    np.savez(path, x=np.ones(1000))
-    path.write_bytes(path.read_bytes()[:-30])
-
-
-def write_flipped(path: Path) -> None:
-    np.savez(path, x=np.ones(1000))
-    data = bytearray(path.read_bytes())
-    data[2000] ^= 1
-    path.write_bytes(data)
-
-
-def write_lying_header(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1152921504606846975,), }\n"
-        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
-
-
-def write_pickle(path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, np.array([Bomb()], object), allow_pickle=True)
-
-
-def write_objects(path: Path) -> None:
-    np.savez(path, x=np.array([Bomb()], object))
-
-
-def write_integers(path: Path) -> None:
-    np.savez(path, x=np.arange(3), mask=np.ones(2, bool))
-
-
-def write_no_members(path: Path) -> None:
-    np.savez(path)
+# --- targets that break ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("write", "reason"),
+    ("name", "message"),
     [
-        (lambda _: None, "no such file"),
-        (Path.mkdir, "no such file"),
-        (write_text, "cannot be read as an .npz file: "),
-        (write_nothing, "cannot be read as an .npz file: "),
-        (write_npy, "not an .npz file; numpy.savez writes one"),
-        (write_truncated, "cannot be read as an .npz file: "),
-        (write_flipped, "cannot be read as an .npz file: Bad CRC-32"),
-        (write_lying_header, "cannot be read as an .npz file: "),
-        (write_pickle, "cannot be read as an .npz file: "),
-        (write_objects, "Object arrays cannot be loaded when allow_pickle=False"),
-        (write_integers, "no floating-point array in it (x is of dtype int64; mask is of dtype bool)"),
-        (write_no_members, "no floating-point array in it (it is empty)"),
+        ("crash", "the interpreter ended with exit status 9"),
+        ("hang", "no answer in 0.5 s"),
+        ("other", "raised TypeError: "),
     ],
 )
-def test_an_unusable_file_is_one_line_and_status_2(
-    write: Callable[[Path], None],
-    reason: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_target_that_crashes_hangs_or_is_of_another_shape_is_status_1(
+    name: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path / "input.npz")
-    assert main([*QUICK, "--input", "input.npz"]) == 2
+    arguments = ["verify", f"my_clips:{name}", *SHORT, *L2, "--timeout", "0.5", "--json", "kept.json"]
+    assert main(arguments) == 1
+    [report] = reports()
+    fails = [each for each in report.findings if each.verdict == "fail"]
+    assert [each.law for each in fails] == ["call"]
+    assert fails[0].message.startswith(message)
+    assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("my_clips:none", "has no attribute 'none'"),
+        ("no_such_module:clip", "No module named 'no_such_module'"),
+        ("my_clips:MODULE:x", "my_clips:MODULE:x"),
+        (":clip", "is not of the form module:function"),
+        ("my_clips:", "is not of the form module:function"),
+    ],
+)
+def test_a_target_that_is_not_there_is_status_1_with_the_reason(
+    target: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", target, *SHORT, *L2]) == 1
     output, errors = capsys.readouterr()
-    assert output == ""
-    assert errors.startswith("clipcore: input.npz: ")
-    assert errors.count("\n") == 1
-    assert reason in errors
-    assert not (tmp_path / "unpickled").exists()
+    assert reason in output + errors
+    assert "Traceback" not in output + errors
+
+
+@pytest.mark.parametrize("interpreter", ["/no/such/python", "/bin/echo", "/bin/false"])
+def test_an_interpreter_that_is_none_is_no_traceback(
+    interpreter: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "my_clips:clip", *SHORT, *L2, "--interpreter", interpreter]) == 1
+    output, errors = capsys.readouterr()
+    assert "not run, " in output
+    assert "Traceback" not in output + errors
+
+
+# --- bad usage ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -215,11 +230,19 @@ def test_an_unusable_file_is_one_line_and_status_2(
     [
         [],
         ["verfy"],
-        ["verify", "--examples", "0"],
+        ["verify", "--examples", "-1"],
         ["verify", "--examples", "many"],
         ["verify", "--seed", "-1"],
         ["verify", "--input"],
-        ["verify", "torch"],
+        ["verify", "--level", "strict"],
+        ["verify", "--operation", "clip"],
+        ["verify", "--formula", "pytorch"],
+        ["verify", "--dtype", "int16"],
+        ["verify", "--timeout", "0"],
+        ["verify", "--timeout", "nan"],
+        ["verify", "--no-such-option"],
+        ["atlas"],
+        ["vectors"],
     ],
 )
 def test_bad_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,69 +252,106 @@ def test_bad_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFixtu
     assert "usage: clipcore" in capsys.readouterr().err
 
 
-def test_an_interrupted_run_prints_what_was_done(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["nonesuch"], "nonesuch: no such subject; give module:function"),
+        (["clipcore", "nonesuch"], "nonesuch: no such subject"),
+        (["my_clips:clip"], "my_clips:clip: say what it is with --operation, one of clip_by_value"),
+        (["torch.clip_grad_norm_", "--operation", "l1_norm"], "nothing to run: "),
+        ([""], "no such subject"),
+    ],
+)
+def test_a_target_that_says_nothing_is_one_line_and_status_2(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judge, judged = run.Part.judge, 0
-
-    def interrupted(part: run.Part, case: Case) -> None:
-        nonlocal judged
-        if judged == 5:
-            raise KeyboardInterrupt
-        judged += 1
-        judge(part, case)
-
-    monkeypatch.setattr(run.Part, "judge", interrupted)
-    assert main(QUICK) == 130
+    assert main(["verify", *arguments, *SHORT]) == 2
     output, errors = capsys.readouterr()
-    assert row(output, "1 bound")[1] == "0 / 5"
-    assert "4 direction" not in output  # the first five are value clips
-    assert errors == "clipcore: interrupted; only what came before is counted\n"
+    assert output == ""
+    assert errors.startswith("clipcore: ")
+    assert text in errors
+    assert errors.count("\n") == 1
 
 
 def test_the_command_says_how_to_get_rich(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "rich", None)
-    assert main(QUICK) == 2
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]
+    assert main(["verify", *SHORT]) == 2
     expected = 'clipcore: the command needs rich; install it with: pip install "clipcore[verify]"\n'
     assert capsys.readouterr() == ("", expected)
 
 
-def test_parts_hold_as_many_cases_as_they_say() -> None:
-    arrays = {"real": np.ones(2), "complex": np.ones(2, complex), "zero": np.zeros((2, 0), np.float16)}
-    for part in (run.aimed(0, 4), run.own("input.npz", arrays)):
-        assert len(list(part.cases)) == part.count
+# --- interrupted -------------------------------------------------------------------------------------------
 
 
-def test_a_formula_by_hand_is_not_called_with_what_it_does_not_take() -> None:
-    part = run.aimed(0, 1)
-    part.judge(Case("clip_by_l2_norm", "rows", np.ones((2, 2)), (1.0,), {"axis": 1}))
-    part.judge(Case("l2_norm", "all", np.ones((2, 2))))
-    assert [part.tallies["form", name].tried for name in run.IMPLEMENTATIONS] == [2, 0]
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+@pytest.mark.parametrize("whole_group", [True, False])
+@pytest.mark.parametrize("name", ["slow", "hang"])
+def test_an_interrupted_run_says_so_and_leaves_no_process_behind(name: str, whole_group: bool) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "clipcore",
+        "verify",
+        f"my_clips:{name}",
+        *SHORT,
+        *L2,
+        "--timeout",
+        "500",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        pids = Path("pids")
+        deadline = time.monotonic() + 60
+        while not (pids.exists() and pids.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if whole_group:  # as the terminal does
+            os.killpg(run.pid, signal.SIGINT)
+        else:
+            run.send_signal(signal.SIGINT)
+        output, errors = run.communicate(timeout=60)
+    [first, *_] = pids.read_text().split()
+    deadline = time.monotonic() + 5
+    while alive(int(first)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = alive(int(first))
+    if left:
+        os.kill(int(first), signal.SIGKILL)
+    assert run.returncode == 130
+    assert errors == "clipcore: interrupted; only what is shown above was finished\n"
+    assert f"not run, interrupted: my_clips:{name}" in output
+    assert not left
+
+
+# --- the rest ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("operation", sorted(HANDWRITTEN))
 def test_the_formulas_by_hand_are_right_where_nothing_is_near(operation: str) -> None:
     x = np.array([3.0, -4.0])
-    arguments = (-1.0, 2.0) if operation in ("clip_by_value", "clip_weights") else (1.0,)
-    ours, theirs = (fn(x, *arguments) for fn in (getattr(clipcore, operation), HANDWRITTEN[operation]))
+    arguments: tuple[Any, ...] = (-1.0, 2.0) if operation in ("clip_by_value", "clip_weights") else (1.0,)
+    tree: Any = [x] if operation == "clip_by_global_norm" else x
+    ours, theirs = (fn(tree, *arguments) for fn in (getattr(clipcore, operation), HANDWRITTEN[operation]))
     if operation == "clip_by_global_norm":
-        (ours, norm), (theirs, other) = ours, theirs
+        ([ours], norm), ([theirs], other) = ours, theirs
         assert norm == other == 5
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
-def test_the_status_of_the_process_and_its_output_on_real_gradients(tmp_path: Path) -> None:
-    path = tmp_path / "digits.npz"
-    subprocess.run([sys.executable, ROOT / "docs" / "digits_gradients.py", path], check=True)
-    with np.load(path) as saved:
-        assert len(saved.files) == 16
-        assert {saved[name].dtype for name in saved.files} == {np.dtype(np.float32)}
-    command = [sys.executable, "-m", "clipcore", *QUICK, "--input", str(path)]
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "clipcore", "verify", OWN, *SHORT, *L2]
     done = subprocess.run(command, check=False, capture_output=True, text=True, encoding="utf-8")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "16 arrays of " in done.stdout
+    assert row(done.stdout, OWN)[2] == "rounded"
 
 
 def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,4 +359,10 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
         main(["--version"])
     assert left.value.code == 0
     assert capsys.readouterr().out == f"clipcore {clipcore.__version__}\n"
-    assert cli.HOLDS == 0
+
+
+def test_the_names_of_laws_and_levels_are_those_of_the_contract() -> None:
+    assert LEVELS == ("rounded", "robust", "exact")
+    assert {"bound", "identity", "tightness", "direction", "idempotence", "scale", "range", "form"} <= set(
+        LAWS
+    )

@@ -37,11 +37,12 @@ def test_every_dtype_that_a_level_speaks_of_is_tried() -> None:
         for level in ("rounded", "robust"):
             names = seen.setdefault(f"{operation}, {level}", set())
 
-            def clip(x: Array, *arguments: Any, names: set[str] = names, operation: str = operation) -> Any:
-                names.add(np.asarray(x).dtype.newbyteorder("=").name)
-                return getattr(clipcore, operation)(x, *arguments)
+            def clip(x: Any, *_arguments: Any, names: set[str] = names) -> Any:
+                if hasattr(x, "dtype"):
+                    names.add(x.dtype.newbyteorder("=").name)
+                raise NotOffered("nothing")
 
-            assert verify(clip, operation, level=level, max_examples=0).passed
+            quick(clip, operation, level=level, dtypes=None)
     real = {"float16", "bfloat16", "float32", "float64"}
     assert seen[f"{L2}, rounded"] == seen["clip_by_value, rounded"] == real
     assert seen[f"{L2}, robust"] >= real | {"complex64", "complex128"}
@@ -121,7 +122,7 @@ def test_a_careful_clip_reaches_level_rounded_only() -> None:
 
 
 def test_an_impossible_function_reaches_no_level() -> None:
-    report = quick(lambda x, limit: x.copy(), level="exact")
+    report = quick(lambda x, limit: x.copy())
     assert report.level is None
     assert ("formula", "rounded") in failed(report)
 
@@ -138,8 +139,8 @@ BROKEN: list[tuple[str, str, Callable[..., Any], str]] = [
         lambda x, c: x if c >= clipcore.l2_norm(x) else clipcore.clip_by_l2_norm(x, c),
         "rounded",
     ),
-    ("form", "clip_weights", lambda t, a, b: dict(sorted(t.items())), "rounded"),
-    ("call", L2, lambda x, c: {}[0], "rounded"),
+    ("form", "clip_weights", lambda t, a, b: dict(sorted(t.items(), key=str)), "rounded"),
+    ("call", L2, lambda x, c: [][0], "rounded"),
     ("edges", L2, lambda x, c: clipcore.clip_by_l2_norm(x, abs(c)), "robust"),
     ("edges", "clip_by_value", lambda x, a, b: clipcore.clip_by_value(np.nan_to_num(x), a, b), "robust"),
     ("norm", "clip_by_global_norm", lambda t, c: (clipcore.clip_by_global_norm(t, c)[0], c), "rounded"),
@@ -199,7 +200,7 @@ def test_assert_conforms_returns_the_report_or_raises_it() -> None:
         assert_conforms(clipcore.clip_by_l2_norm, L2, seeds=1)
 
 
-@pytest.mark.parametrize("level", ["rounded", "exact"])
+@pytest.mark.parametrize("level", ["rounded", "robust"])
 def test_the_same_seed_gives_the_same_report(level: str) -> None:
     first, second = (quick(by_torch, level=level, seed=3, max_examples=10) for _ in range(2))
     assert first == second
@@ -308,7 +309,7 @@ def test_what_an_interface_does_not_offer_is_skipped() -> None:
     assert finding.message.endswith(": only floats")
 
 
-@pytest.mark.parametrize("fn", [lambda: 0, lambda x: x, lambda a, b, c: a, Iterator, print, "".join])
+@pytest.mark.parametrize("fn", [lambda: 0, lambda x: x, lambda a, b, c: a, Iterator, "".join])
 def test_a_function_of_another_shape_is_one_finding(fn: Any) -> None:
     calls = 0
 
@@ -319,11 +320,9 @@ def test_a_function_of_another_shape_is_one_finding(fn: Any) -> None:
 
     report = quick(counted, level="exact")
     assert (report.passed, report.level) == (False, None)
-    assert {law for law, _ in failed(report)} <= {"call", "form"}
-    assert len(failed(report)) == 1
-    if report.findings[0].law == "call":
-        assert "raised TypeError: " in report.findings[0].message
-        assert report.counts["call"].tried < 300  # of level rounded alone
+    assert failed(report) == {("call", "rounded")}
+    assert "raised TypeError: " in report.findings[0].message
+    assert calls < 300  # those of level rounded alone
 
 
 def test_a_global_clip_may_return_the_leaves_alone() -> None:

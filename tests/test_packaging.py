@@ -28,7 +28,12 @@ PUBLIC = (
     "l1_norm",
     "l2_norm",
 )
-MODULES = sorted(path.stem for path in Path(clipcore.__file__).parent.glob("*.py"))
+PACKAGE = Path(clipcore.__file__).parent
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py")
+)
 
 
 def test_both_packages_come_from_one_root() -> None:
@@ -87,7 +92,7 @@ def test_every_public_function_shows_an_example(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_in_docstrings_are_true(name: str) -> None:
-    module = importlib.import_module(f"clipcore.{name}" if name != "__init__" else "clipcore")
+    module = importlib.import_module(f"clipcore.{name}")
     assert doctest.testmod(module).failed == 0
 
 
@@ -98,6 +103,11 @@ def test_the_example_in_the_readme_is_true() -> None:
         example = doctest.DocTestParser().get_doctest(block, {}, "README", "README.md", 0)
         assert example.examples
         assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_the_examples_on_verifying_are_true() -> None:
+    page = ROOT / "docs" / "verify.md"
+    assert doctest.testfile(str(page), module_relative=False).failed == 0
 
 
 def test_the_check_script_runs_the_readme_s_test_command() -> None:

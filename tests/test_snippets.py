@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import namedtuple
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -71,7 +72,7 @@ def test_the_byte_order_comes_back(code: str, order: str) -> None:
     assert same(np.array(7, order + code))
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, Callable[[Any], Any]] = {
     "reversed": lambda x: x[..., ::-1],
     "rows reversed": lambda x: x[::-1],
     "both reversed": lambda x: x[::-1, ::-1],

@@ -22,16 +22,9 @@ Answer = tuple[list[Array], Any]  # the leaves, and the norm or None
 
 ENDS = ("lowest", "highest")
 NUMBER = re.compile(r"-?(nan|inf|0x[01](\.[0-9a-f]{1,13})?p[+-]\d+)")
-OPERATIONS = (
-    "clip_by_l1_norm",
-    "clip_by_l2_norm",
-    "clip_by_global_norm",
-    "l1_norm",
-    "l2_norm",
-    "global_norm",
-)
-OPERATIONS += ("clip_by_value", "clip_weights")
-NORM_CLIPS, NORMS = OPERATIONS[:3], OPERATIONS[3:6]
+NORM_CLIPS = ("clip_by_l1_norm", "clip_by_l2_norm", "clip_by_global_norm")
+NORMS = ("l1_norm", "l2_norm", "global_norm")
+OPERATIONS = (*NORM_CLIPS, *NORMS, "clip_by_value", "clip_weights")
 
 
 @lru_cache

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any, Final
 
 from clipcore.verify.atlas_table import NO_LEVEL, Atlas, Cell, Environment, Row, counted, merge
-from clipcore.verify.report import LAWS, LEVELS, Finding, ReportFile, Skipped
+from clipcore.verify.report import LAWS, LEVELS, Finding, Report, ReportFile, Skipped
 
 __all__ = ["markdown", "merge", "page"]
 
@@ -91,7 +91,7 @@ def _row(atlas: Atlas, index: int) -> str:
     row, report = atlas.rows[index], atlas.rows[index].report
     first = not index or atlas.rows[index - 1].library != row.library
     by = "" if report.formula == "contract" else f"<small>by the formula {escape(report.formula)}</small>"
-    short = "<small>no more was asked</small>" if row.level == report.asked != LEVELS[-1] else ""
+    short = "<small>no more was asked</small>" if row.level == report.asked != LEVELS[-1] else _own(report)
     mark = f'<sup><a href="#environment-{row.environment}">{row.environment}</a></sup>'
     version = f" <span>{escape(report.version)}</span>" if report.version else ""
     cells = "".join(_cell(law, row.cell(law)) for law in atlas.laws)
@@ -104,6 +104,14 @@ def _row(atlas: Atlas, index: int) -> str:
         f'<td class="level {row.level}">{_METER}{row.level}'
         f"{short}</td>{cells}</tr>"
     )
+
+
+def _own(report: Report) -> str:
+    """Return whether a subject keeps the formula that it documents, where that is not the contract's."""
+    if not report.own_formula:
+        return ""
+    mark = "✓" if report.own_formula == "holds" else "✗"
+    return f"<small>own formula {mark}</small>"
 
 
 def _cell(law: str, cell: Cell) -> str:
@@ -203,7 +211,8 @@ def markdown(files: Sequence[ReportFile]) -> str:
         version = f"{_prose(report.version) or '—'} ({row.environment})"
         marks = [row.cell(law).mark for law in atlas.laws]
         names = [_code(name).replace("|", "\\|") for name in (report.subject, report.operation)]
-        lines.append(_line([*names, version, row.level, *marks]))
+        own = {"holds": ", own formula ✓", "broken": ", own formula ✗", "": ""}[report.own_formula]
+        lines.append(_line([*names, version, row.level + own, *marks]))
     legend = "✓ holds in all cases tried, ✗ breaks in so many, ≠ differs by definition alone, — not tried."
     lines += ["", f"{legend} The number after a version is that of the environment.", ""]
     lines += [line for row in atlas.rows for line in _findings(row, atlas.laws)]

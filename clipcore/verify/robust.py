@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from clipcore.verify.cases import Labelled, finite_subjects, many_equal, ordinary, rounded, value_cases
+from clipcore.verify.cases import SIZES, Labelled, finite_subjects, many_equal, ordinary, rounded, value_cases
 from clipcore.verify.exact import exact_norm
 from clipcore.verify.form import leaves
 from clipcore.verify.formats import Array, format_of, is_complex, is_finite, power_of_two
@@ -22,7 +22,7 @@ __all__ = ["robust_cases", "within_reach"]
 
 CLIPPING: Final = (0.5, 2.0**-20, 0.99, 1 / 3, 2.0**-200, 0.998, 0.1)
 INSIDE: Final = (1.01, 3.0, 1000.0, 1.002)
-SIZES: Final = (1023, 1025, 4096, 4099, 65537)
+LARGE: Final = (1023, 1025, 4096, 4099, 65537)
 REACH: Final = power_of_two(220)
 
 
@@ -52,7 +52,7 @@ def robust_cases(
     if operation in VALUE_CLIPS:
         found = (case for case in value_cases(operation, dtype, rng) if case.keywords.keys() <= keywords)
         yield from itertools.islice(found, 120 + extra)
-        for size in SIZES[-1:] if dtype.kind in "iu" else SIZES:
+        for size in LARGE[-1:] if dtype.kind in "iu" else LARGE:
             x = np.where(np.arange(size) % 2, 5, 90).astype(dtype)
             yield Case(
                 operation, f"{size} numbers", x if operation == "clip_by_value" else {"kernel": x}, (10, 70)
@@ -82,7 +82,7 @@ def _subjects(
             yield label, tree, chosen
     if "axis" in keywords:
         yield from _scaled_along(dtype, rng)
-    single: list[Labelled] = [(f"{size} numbers", ordinary(rng, size, dtype)) for size in SIZES]
+    single: list[Labelled] = [(f"{size} numbers", ordinary(rng, size, dtype)) for size in LARGE]
     if format_of(dtype).bits <= 32:
         single.append(("a million equal", many_equal(dtype)))
     for label, x in single:
@@ -167,7 +167,7 @@ def _random(
 ) -> tuple[str, Any, dict[str, Any]]:
     """Return a random array whose numbers lie in a random part of the range."""
     form = format_of(dtype)
-    size = int(rng.integers(1, 40))
+    size = int(rng.choice(SIZES))
     low, high = sorted(rng.integers(0, form.infinity, 2).tolist())
     parts: list[Array] = []
     for _ in range(3 if operation.endswith("global_norm") else 1):

@@ -189,7 +189,8 @@ def _simpler_arguments(case: Case) -> Iterator[Case]:
         if not math.isfinite(number) or number == 0:
             continue
         mantissa, exponent = math.frexp(number)
-        rounder = [1.0, *(math.ldexp(round(mantissa * k) / k, exponent) for k in (2, 8, 128))]
+        with np.errstate(over="ignore"):
+            rounder = [1.0, *(float(np.ldexp(round(mantissa * k) / k, exponent)) for k in (2, 8, 128))]
         if abs(number) < 2.0**53:
             rounder.append(float(round(number)))
         for simpler in rounder:

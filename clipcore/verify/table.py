@@ -52,8 +52,9 @@ def _cell(count: Count | None, *, narrow: bool) -> Text:
         return Text("–", "dim")
     if not count.broken:
         return Text("✓", "green")
-    mark, style = ("≠", "yellow") if count.broken == count.differing else ("✗", "bold red")
-    return Text(mark if narrow else f"{mark} {count.broken}", style)
+    wrong = count.broken - count.differing
+    mark, style = ("✗", "bold red") if wrong else ("≠", "yellow")
+    return Text(mark if narrow else f"{mark} {wrong or count.differing}", style)
 
 
 def findings(report: Report) -> Iterator[Text]:

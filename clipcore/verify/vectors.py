@@ -30,7 +30,9 @@ from clipcore.verify.vectors_calls import BINARY64, DOUBLE, FORMATS, INTEGERS, C
 __all__ = ["SCHEMA", "vectors", "write_vectors"]
 
 SCHEMA: Final = "clipcore-vectors-1"
-Component: TypeAlias = tuple[int, int, Fraction]  # the patterns of the ends allowed, the size of the ideal
+BITS: Final = 4400  # (2^-1074)² beside (2^1024)²: enough to say on which side of a power of two an ideal lies
+Ends: TypeAlias = tuple[int, int]  # the patterns of the least and the greatest number allowed
+Component: TypeAlias = tuple[int, int, Fraction]  # the same, and the size of the ideal
 
 
 def vectors(seed: int = 0) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def _described(call: Call) -> dict[str, Any]:
     if call.raises:
         return {**found, "error": call.raises}
     if call.operation in VALUE_CLIPS:
-        return {**found, "outputs": [_output(leaf, _cut(leaf, call.arguments)) for leaf in call.inputs]}
+        return {**found, "outputs": [_ends(leaf, _cut(leaf, call.arguments)) for leaf in call.inputs]}
     groups = _groups(call)
     found["groups"] = [_group(call, group, members) for group, members in groups]
     if call.operation in NORMS:
@@ -118,23 +120,26 @@ def _keyword(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else str(value)
 
 
-def _output(leaf: Leaf, components: list[Component]) -> dict[str, list[str]]:
-    """Return what a leaf may become: its values where they are unique, else both ends and the ideal."""
-    lowest = [leaf.text(component[0]) for component in components]
-    highest = [leaf.text(component[1]) for component in components]
-    if lowest == highest:
-        return {"values": lowest}
-    negative = [text.startswith("-") for text in lowest]
-    ideal = [_double_double(size, minus) for (*_, size), minus in zip(components, negative, strict=True)]
-    high, low = (list(part) for part in zip(*ideal, strict=True))
-    return {"lowest": lowest, "highest": highest, "ideal_hi": high, "ideal_lo": low}
+def _ends(leaf: Leaf, ends: list[Ends]) -> dict[str, list[str]]:
+    """Return what a leaf may become: its values where they are unique, else both ends."""
+    lowest, highest = ([leaf.text(pair[side]) for pair in ends] for side in (0, 1))
+    return {"values": lowest} if lowest == highest else {"lowest": lowest, "highest": highest}
 
 
-def _double_double(size: Fraction, negative: bool) -> tuple[str, str]:
-    """Return a number as two doubles, each rounded towards zero."""
-    sign = -1.0 if negative else 1.0
+def _with_ideals(leaf: Leaf, components: list[Component]) -> dict[str, list[str]]:
+    """Return what a leaf may become, with the ideals where that is not unique."""
+    found = _ends(leaf, [(low, high) for low, high, _ in components])
+    if "lowest" in found:
+        signs = [-1.0 if text.startswith("-") else 1.0 for text in found["lowest"]]
+        pairs = [_double_double(size, sign) for (*_, size), sign in zip(components, signs, strict=True)]
+        found["ideal_hi"], found["ideal_lo"] = [high for high, _ in pairs], [low for _, low in pairs]
+    return found
+
+
+def _double_double(size: Fraction, sign: float) -> tuple[str, str]:
+    """Return a number as two doubles, each rounded towards zero, the second to 26 bits."""
     high = BINARY64.value(BINARY64.truncate(size)[0])
-    low = BINARY64.value(BINARY64.truncate(size - high)[0])
+    low = BINARY64.value(BINARY64.truncate(size - high)[0] >> 27 << 27)
     return hexadecimal(sign * float(high)), hexadecimal(sign * float(low))
 
 
@@ -199,7 +204,7 @@ def _clipped(call: Call, groups: list[tuple[Group, list[int]]]) -> list[dict[str
             chosen = members if "axis" in call.keywords else range(len(leaf.patterns) // leaf.parts)
             for place in (leaf.parts * element + part for element in chosen for part in range(leaf.parts)):
                 components[place] = _component(leaf.patterns[place], FORMATS[leaf.dtype], factor)
-    return [_output(leaf, components) for leaf, components in zip(call.inputs, made, strict=True)]
+    return [_with_ideals(leaf, components) for leaf, components in zip(call.inputs, made, strict=True)]
 
 
 def _factor(call: Call, group: Group) -> Factor | float:
@@ -207,7 +212,7 @@ def _factor(call: Call, group: Group) -> Factor | float:
     if not group.finite:
         zero = call.keywords.get("nonfinite") == "zero"
         return Factor(1, 1, 0) if _passes(call) else 0.0 if zero else math.nan
-    return factor_bounds(group.limit, group.norm)
+    return factor_bounds(group.limit, group.norm, BITS)
 
 
 def _component(pattern: int, form: Format, factor: Factor | float) -> Component:
@@ -230,16 +235,15 @@ def _component(pattern: int, form: Format, factor: Factor | float) -> Component:
 # --- clips by value --------------------------------------------------------------------------------------
 
 
-def _cut(leaf: Leaf, bounds: dict[str, Any]) -> list[Component]:
+def _cut(leaf: Leaf, bounds: dict[str, Any]) -> list[Ends]:
     """Return what the elements of a leaf become: of crossing bounds the upper wins."""
     lower, upper = (_bound(bounds[side], leaf, side) for side in ("lower", "upper"))
     if bounds["lower"] is None and bounds["upper"] is None:
-        return [(pattern, pattern, Fraction(0)) for pattern in leaf.patterns]
-    ends = (_cut_one(*each, leaf) for each in zip(leaf.patterns, lower, upper, strict=True))
-    return [(*pair, Fraction(0)) for pair in ends]
+        return [(pattern, pattern) for pattern in leaf.patterns]
+    return [_cut_one(*each, leaf) for each in zip(leaf.patterns, lower, upper, strict=True)]
 
 
-def _cut_one(pattern: int, lower: int, upper: int, leaf: Leaf) -> tuple[int, int]:
+def _cut_one(pattern: int, lower: int, upper: int, leaf: Leaf) -> Ends:
     """Return the ends of what one element becomes; they differ only where it becomes a zero of any sign."""
     if leaf.dtype in INTEGERS:
         value = min(max(pattern, lower), upper)
@@ -253,7 +257,10 @@ def _cut_one(pattern: int, lower: int, upper: int, leaf: Leaf) -> tuple[int, int
     cut = min(max(key, least), most)
     if cut == key:
         return pattern, pattern
-    return (sign | abs(cut), abs(cut) if not cut else sign | abs(cut)) if cut <= 0 else (cut, cut)
+    if cut == 0:
+        return sign, 0
+    end = sign | -cut if cut < 0 else cut
+    return end, end
 
 
 def _bound(bound: float | Leaf | None, leaf: Leaf, side: Side) -> list[int]:

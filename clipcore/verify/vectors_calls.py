@@ -67,8 +67,6 @@ BOUNDS: Final = (
     (-1e-300, None),
     (-1e-300, 5e-324),
 )
-
-
 _Subject: TypeAlias = "tuple[str, tuple[Leaf, ...], dict[str, Any]]"  # label, inputs, keywords
 
 
@@ -251,8 +249,9 @@ def _norm_calls(operation: str, dtype: str, rng: random.Random) -> Iterator[Call
             yield Call(operation, label, leaves, {}, keywords)
             continue
         limits = _limits(Call(operation, label, leaves, {}, keywords))
-        for step in (0, 5):
-            name, limit = limits[(index + step) % len(limits)]
+        shift = 4 * list(FORMATS).index(dtype)
+        for place in (index % 2, index + shift):
+            name, limit = limits[place % len(limits)]
             yield Call(operation, f"{label}; limit: {name}", leaves, {"max_norm": limit}, keywords)
     for label, leaf in _nonfinite(dtype):
         for arguments in [{}] if operation in NORMS else [{"max_norm": 1.0}, {"max_norm": math.inf}]:
@@ -324,9 +323,7 @@ def _value_calls(operation: str, dtype: str, rng: random.Random) -> Iterator[Cal
             yield Call(operation, text, (leaf,), {"lower": lower, "upper": upper})
     if operation == "clip_weights":
         leaves = tuple(leaf for _, leaf in subjects[:3])
-        yield Call(
-            operation, "several leaves", leaves, {"lower": 0.1, "upper": 0.7 if dtype in FORMATS else 9.7}
-        )
+        yield Call(operation, "several leaves", leaves, {"lower": 0.1, "upper": 9.7})
 
 
 # --- rows of the edge table ------------------------------------------------------------------------------
@@ -336,8 +333,7 @@ def _row_calls(operation: str, dtype: str) -> Iterator[Call]:
     """Yield the rows of the edge table that another language can be asked, two of a label."""
     seen: Counter[str] = Counter()
     for row in rows(operation, dtype):
-        inputs = row_leaves(row.tree, dtype)
-        arguments = row_arguments(row)
+        inputs, arguments = row_leaves(row.tree, dtype), row_arguments(row)
         if inputs is not None and arguments is not None and seen[row.label] < 2:
             seen[row.label] += 1
             yield Call(operation, f"edges: {row.label}", inputs, arguments, _row_keywords(row), row.raises)

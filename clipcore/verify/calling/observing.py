@@ -87,10 +87,11 @@ def observe(
         The others; `out="new"` stands for new arrays like the input, `out="input"` for the input itself.
     """
     taken: dict[int, Any] = {}
+    pure = not call.in_place and not call.prepare
 
     def take(x: Array) -> Any:
-        # an array that stands twice in a tree stays one array
-        if id(x) not in taken:
+        # an array that stands twice in a tree stays one array, unless it would be written twice
+        if not pure or id(x) not in taken:
             taken[id(x)] = call.library.take(x)
         return taken[id(x)]
 
@@ -118,7 +119,7 @@ def observe(
     else:
         if options.get("out") is not None:
             seen.faults = _out_faults(options["out"], returned)
-        elif not call.in_place and not call.prepare:
+        elif pure:
             seen.faults = _faults(call, first, before, returned)
     if options.get("out") is not None:
         seen.out = mapped(options["out"], call.library.give, call.library.is_array)
