@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 from clipcore.verify.report import read
 from clipcore.verify.table import table
 
-console = Console(record=True, width=150, file=Path("/dev/null").open("w", encoding="utf-8"))
+console = Console(record=True, width=150, file=io.StringIO())
 console.print("$ clipcore verify", style="bold")
 console.print(table(read(sys.argv[1]).reports))
 console.print("✓ holds   ✗ broken by so many cases   ≠ differs by definition   – not tried", style="dim")

@@ -132,7 +132,7 @@ def verify_command(options: argparse.Namespace) -> int:
         print("clipcore: interrupted; only what is shown above was finished", file=sys.stderr)
         return INTERRUPTED
     named = reports if options.targets else [each for each in reports if each.subject == OWN]
-    missed = options.targets and any(isinstance(each, Skipped) for each in made)
+    missed = not reports or any(isinstance(each, Skipped) and ":" in each.subject for each in made)
     return BROKEN if missed or not all(report.passed for report in named) else HOLDS
 
 
@@ -144,7 +144,9 @@ def _list() -> int:
 
     subjects = ready_made()
     rows = [(s.name, s.operation, version_of(s) or "–", s.note) for s in subjects if not missing(s)]
-    Console(highlight=False, markup=False, emoji=False).print(listing(rows, _absent(subjects)))
+    console = Console()
+    wide = console if console.is_terminal else Console(width=WIDE)
+    wide.print(listing(rows, _absent(subjects)))
     return HOLDS
 
 
@@ -202,16 +204,20 @@ def _check_input(path: str) -> None:
 def _chosen(target: str | None, operation: str | None) -> list[ReadyMade]:
     """Return the ready-made subjects of a name or a library; all of them without a target."""
     subjects = ready_made()
-    named = [
-        s for s in subjects if target in (None, s.name, s.name.partition(".")[0], s.name.partition("[")[0])
-    ]
+    named = [s for s in subjects if target in (None, s.name)]
+    named = named or [s for s in subjects if target == _library(s)]
     if not named:
-        libraries = sorted({s.name.partition(".")[0].partition("[")[0] for s in subjects})
+        libraries = sorted(set(map(_library, subjects)))
         raise UsageError(
             f"{target}: no such subject; give module:function, a name of `clipcore verify --list`, or "
             f"a library: {', '.join(libraries)}"
         )
     return [s for s in named if operation in (None, s.operation)]
+
+
+def _library(subject: ReadyMade) -> str:
+    """Return the first part of a subject's name."""
+    return subject.name.partition(".")[0].partition("[")[0]
 
 
 def _run(jobs: Sequence[Job]) -> list[Report | Skipped]:

@@ -18,7 +18,7 @@ from clipcore.verify.shrink import elements, shrink
 from clipcore.verify.snippets import snippet
 from clipcore.verify.subject import LOSSES, Callee, Lost, Subject
 from clipcore.verify.tolerant import differs, follows, leaves_alone
-from clipcore.verify.trials import DTYPES, OPERATIONS, Plan, Trial, of_own
+from clipcore.verify.trials import DTYPES, OPERATIONS, Plan, Trial, dtypes_of, of_own
 
 __all__ = ["Verification", "assert_conforms", "verify"]
 
@@ -189,9 +189,13 @@ class Verification:
         self.level = cast(Level, level if formula == "contract" else "rounded")
         self.definition = definition
         self._own = [of_own(case, self.level, self.formula, subject.library_name) for case in own]
-        self._dtypes = DTYPES if dtypes is None else tuple(_dtype_name(each) for each in dtypes)
-        if not self._dtypes:
-            raise ValueError("verify: dtypes is empty; leave it out to try every dtype")
+        self._dtypes = DTYPES if dtypes is None else _dtype_names(dtypes)
+        tried = dtypes_of(operation, self.level)
+        if not set(self._dtypes) & set(tried):
+            raise ValueError(
+                f"verify: dtypes={list(self._dtypes)} holds none that {operation} is tried with at level "
+                f"{self.level!r}: {', '.join(tried)}"
+            )
         others = [definition] if definition else GUESSED
         self._others = [FORMULAS[name] for name in others if name != "contract"]
         self._broken: dict[tuple[str, ...], _Broken] = {}
@@ -357,7 +361,9 @@ def _judged(trial: Trial, callee: Callee, case: Case) -> list[Violation]:
         return trial.judged(callee, case)
     except (Untried, Lost):
         raise
-    except Exception as error:  # whatever a stranger's result makes of arithmetic
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a stranger's result makes of arithmetic
         return [Violation("form", f"the result cannot be read: {type(error).__name__}: {error}")]
 
 
@@ -367,11 +373,14 @@ def _check(name: str, value: Any, known: tuple[str, ...]) -> None:
         raise ValueError(f"verify: {name}={value!r} is not known; known are {', '.join(known)}")
 
 
-def _dtype_name(dtype: Any) -> str:
-    """Return the name of a dtype, of which the kit must know; `ValueError` for any other."""
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", getattr(dtype, "__name__", str(dtype)))
-    _check("dtypes", name, DTYPES)
-    return str(name)
+def _dtype_names(dtypes: Iterable[Any]) -> tuple[str, ...]:
+    """Return the names of dtypes, of which the kit must know; `ValueError` for any other."""
+    if isinstance(dtypes, str):
+        raise ValueError(f"verify: dtypes={dtypes!r} is one name; give a list, [{dtypes!r}]")
+    names = [str(getattr(each, "name", getattr(each, "__name__", each))) for each in dtypes]
+    for name in names:
+        _check("dtypes", name, DTYPES)
+    return tuple(names)
 
 
 def _name_of(subject: Subject) -> str:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from clipcore.verify.calling import LastKey
+from clipcore.verify.calling import LastKey, named_tuple
 from clipcore.verify.cases import rounded
 from clipcore.verify.edges import Row
 from clipcore.verify.formats import Array, cast_bound, format_of, from_patterns
 
 __all__ = ["value_rows"]
 
-Pair = namedtuple("Pair", ["left", "right"])  # a tree of arrays has no field types
+Pair = named_tuple("Pair", ("left", "right"))
 
 
 def value_rows(

@@ -198,7 +198,7 @@ def _projection(norm: Extended, limit: Extended, values: Sequence[Fraction]) -> 
     total, threshold = Fraction(0), Fraction(0)
     for count, size in enumerate(sizes, 1):
         total += size
-        if size * count <= total - Fraction(limit):
+        if size * count < total - Fraction(limit):
             break
         threshold = (total - Fraction(limit)) / count
 

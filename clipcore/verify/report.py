@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 __all__ = [
     "LAWS",
@@ -234,33 +233,55 @@ def read(path: str | Path) -> ReportFile:
     """
     try:
         held = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ReportFileError(f"{path}: cannot be read as a report: {error}") from error
     if not isinstance(held, dict) or held.get("schema") != SCHEMA:
         raise ReportFileError(
             f"{path}: not a report of schema {SCHEMA!r}; clipcore verify --json FILE writes one"
         )
     try:
-        return ReportFile(
+        file = ReportFile(
             held["date"],
-            dict(held["environment"]),
+            held["environment"],
             [report_of(each) for each in held["reports"]],
-            _all(Skipped, held["skipped"]),
+            [Skipped(**each) for each in held["skipped"]],
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ReportFileError(
-            f"{path}: a report of schema {SCHEMA!r} that lacks something: {error!r}"
-        ) from error
+        _check(file)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ReportFileError(f"{path}: not all of it is a report of schema {SCHEMA!r}: {error!r}") from error
+    return file
 
 
 def report_of(held: dict[str, Any]) -> Report:
     """Return a report as it was written; what follows from the findings is not read."""
     kept = {key: value for key, value in held.items() if key not in ("passed", "level")}
-    kept["findings"] = tuple(_all(Finding, held["findings"]))
+    kept["findings"] = tuple(Finding(**each) for each in held["findings"])
     kept["counts"] = {law: Count(**count) for law, count in held["counts"].items()}
     return Report(**kept)
 
 
-def _all(kind: type[Any], held: Sequence[dict[str, Any]]) -> list[Any]:
-    """Return one object for each dict."""
-    return [kind(**each) for each in held]
+def _check(made: Any) -> None:
+    """Raise `TypeError` where a field of a dataclass, or of one in it, is not of its type."""
+    for name, hint in get_type_hints(type(made)).items():
+        if not _is(getattr(made, name), hint):
+            raise TypeError(f"{type(made).__name__}.{name} is {getattr(made, name)!r:.80}")
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Return whether a value is of the type that an annotation of this file names."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in parts
+    if origin in (list, tuple):
+        return isinstance(value, origin) and all(_is(item, parts[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            isinstance(k, str) and _is(v, parts[1]) for k, v in value.items()
+        )
+    if parts:  # a union
+        return any(_is(value, part) for part in parts)
+    if dataclasses.is_dataclass(value):
+        _check(value)
+    if hint is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    return isinstance(value, hint) and not (hint is int and isinstance(value, bool))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import platform
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -93,7 +95,7 @@ def run(
         except KeyboardInterrupt:
             stop.set()
             for process in list(running):
-                process.kill()
+                _end(process)
     return [made.get(index, Skipped(job.name, "interrupted")) for index, job in enumerate(jobs)]
 
 
@@ -113,6 +115,7 @@ def _run_one(
         stderr=subprocess.DEVNULL,
         text=True,
         encoding="utf-8",
+        start_new_session=True,  # so that what it has started ends with it
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )
     running.add(process)
@@ -134,7 +137,7 @@ def _run_one(
     except BrokenPipeError:
         how = ended(process.wait())
     finally:
-        process.kill()
+        _end(process)
         process.wait()
         running.discard(process)
     if stop.is_set() and how:
@@ -142,6 +145,15 @@ def _run_one(
     if how:
         return _lost(job, f"{how}, at case {done + 1} of seed {job.seed}")
     return report_of(answer["report"]) if "report" in answer else Skipped(job.name, answer["error"])
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a process and all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
 
 
 def _lost(job: Job, message: str) -> Report:

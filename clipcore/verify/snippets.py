@@ -37,6 +37,8 @@ def snippet(case: Case) -> str:
     lines = ["import numpy as np"]
     if "ml_dtypes" in call:
         lines.append("import ml_dtypes")
+    if "namedtuple(" in call:
+        lines.append("from collections import namedtuple")
     if "h(" in call:
         lines.append("h = float.fromhex")
     return "\n".join([*lines, call])
@@ -47,7 +49,10 @@ def _value(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return _array(value)
     if isinstance(value, np.generic):
-        return f"np.{value.dtype.name}({_number(value.item())})"
+        if value.dtype.kind == "f" and value.dtype.itemsize > 8:
+            return repr(value)  # longer than any Python float
+        kind = "ml_dtypes.bfloat16" if value.dtype.name == "bfloat16" else f"np.{value.dtype.name}"
+        return f"{kind}({_number(float(value) if value.dtype.kind in 'fV' else value.item())})"
     if isinstance(value, Drawn):
         return f"iter([{', '.join(map(_value, value))}])"
     if isinstance(value, LastKey):
@@ -58,6 +63,9 @@ def _value(value: Any) -> str:
         return "{" + ", ".join(f"{key!r}: {_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        made = f"namedtuple({type(value).__name__!r}, {list(value._fields)})"
+        return f"{made}({', '.join(map(_value, value))})"
     if isinstance(value, tuple):
         return f"({', '.join(map(_value, value))}{',' if len(value) == 1 else ''})"
     return _number(value)
@@ -70,7 +78,8 @@ def _number(value: Any) -> str:
     if not isinstance(value, float):
         return repr(value)
     if not math.isfinite(value):
-        return f"float({str(value)!r})"
+        sign = "-" if math.isnan(value) and math.copysign(1, value) < 0 else ""
+        return f"{sign}float({str(value)!r})"
     short = repr(value)
     return short if Fraction(short) == Fraction(value) else f"h({value.hex()!r})"
 
@@ -102,7 +111,7 @@ def _laid_out(x: Array) -> str:
 
 def _dense(x: Array) -> str:
     """Return code for an array of plain layout."""
-    dtype = f"np.{x.dtype.name}" if x.dtype.isnative or x.dtype.kind not in "fc" else repr(x.dtype.str)
+    dtype = f"np.{x.dtype.name}" if x.dtype.isnative or x.dtype.kind not in "fciu" else repr(x.dtype.str)
     if x.dtype.name == "bfloat16":
         dtype = "ml_dtypes.bfloat16"
     elif x.dtype.kind not in "fciub":

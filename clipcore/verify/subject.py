@@ -8,6 +8,7 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from clipcore.verify import calling
 from clipcore.verify.calling import (
     Call,
     Library,
+    NotOffered,
     Observation,
     decode,
     encode,
@@ -40,8 +42,8 @@ serve(*sys.argv[1:])
 """
 _PATIENCE: Final = 120.0  # seconds in which another interpreter must import what it serves
 _PATIENT: Final = 3  # hangs and crashes after which a subject is not called any more
-LOSSES: Final = ("Timeout", "Crash")
-"""What `Observation.error` says where a call did not end by itself."""
+HANG, CRASH = LOSSES = ("a hang", "a crash")
+"""What `Observation.error` says where a call did not end by itself: no name of an exception."""
 
 
 class Lost(Exception):  # noqa: N818  # no error: the run ends with what it has found
@@ -139,7 +141,7 @@ class Here:
     """A subject in this process."""
 
     def __init__(self, subject: Subject) -> None:
-        self._timeout = subject.timeout
+        self._timeout, self._losses = subject.timeout, 0
         self._call = Call(
             _imported(subject.function), _library(subject), subject.in_place, subject.prepare, subject.collect
         )
@@ -147,11 +149,15 @@ class Here:
 
     def observe(self, tree: Any, arguments: Sequence[Any] = (), keywords: Any = None) -> Observation:
         """Call it once, under an alarm where there can be one."""
+        if self._losses >= _PATIENT:
+            raise Lost(f"not called any more after {_PATIENT} hangs")
+        begun = time.monotonic()
         with _alarm(self._timeout):
             seen = observe(self._call, tree, arguments, keywords)
-        if seen.error == _Late.__name__:
-            return Observation(error="Timeout", message=f"no answer in {self._timeout:g} s")
-        return seen
+        if time.monotonic() - begun <= self._timeout:
+            return seen
+        self._losses += 1
+        return Observation(error=HANG, message=f"no answer in {self._timeout:g} s")
 
 
 def _imported(function: Callable[..., Any] | str) -> Callable[..., Any]:
@@ -183,7 +189,8 @@ def _alarm(seconds: float) -> Iterator[None]:
         raise _Late
 
     previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # again every second: the code may swallow the first
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:
@@ -206,6 +213,9 @@ class _Elsewhere:
             raise Lost(f"not called any more after {_PATIENT} hangs or crashes")
         if self._process is None:
             self._started()
+        out = _arrays_of((keywords or {}).get("out"))
+        if len(set(map(id, out))) < len(out):
+            return Observation(error="NotOffered", message="one array twice", bases=(NotOffered.__name__,))
         asked = {
             "tree": encode(tree),
             "arguments": encode(list(arguments)),
@@ -214,7 +224,7 @@ class _Elsewhere:
         answer = self._asked(asked, self._subject.timeout)
         if isinstance(answer, Observation):
             return answer
-        answer["result"] = decode(answer["result"])
+        answer["result"], answer["out"] = decode(answer["result"]), decode(answer["out"])
         return Observation(**{**answer, "bases": tuple(answer["bases"])})
 
     def close(self) -> None:
@@ -264,15 +274,25 @@ class _Elsewhere:
             line = None
         except BrokenPipeError:
             line = b""
-        if line:
-            answer: dict[str, Any] = json.loads(line)
-            return answer
+        with contextlib.suppress(ValueError):
+            if line and isinstance(answer := json.loads(line), dict):
+                return answer
         self._losses += 1
         status = process.wait() if line == b"" else None
         self.close()
+        if line:
+            raise SubjectError(f"{self._subject.interpreter} gives no answer but {line[:80]!r}")
         if status is None:
-            return Observation(error="Timeout", message=f"no answer in {seconds:g} s")
-        return Observation(error="Crash", message=ended(status))
+            return Observation(error=HANG, message=f"no answer in {seconds:g} s")
+        return Observation(error=CRASH, message=ended(status))
+
+
+def _arrays_of(tree: Any) -> list[Any]:
+    """Return the arrays of a tree: of one that stands there twice, the copies sent would share nothing."""
+    if isinstance(tree, dict | list | tuple):
+        children = tree.values() if isinstance(tree, dict) else tree
+        return [leaf for child in children for leaf in _arrays_of(child)]
+    return [tree] if isinstance(tree, np.ndarray) else []
 
 
 def drain(stream: IO[Any] | None, lines: queue.Queue[Any]) -> None:

@@ -277,8 +277,11 @@ def _near(
 ) -> Iterator[Violation]:
     """Yield a violation where a norm is not the one before clipping, to 2^-20."""
     try:
-        got = extended(float(norm))
-    except (TypeError, ValueError, OverflowError):
+        real = not isinstance(norm, str | bytes) and not np.iscomplexobj(norm)
+        got = extended(float(norm)) if real else None
+    except (Exception, SystemExit):  # whatever a stranger's number does
+        got = None
+    if got is None:
         yield Violation("norm", "the norm is not a number", got=type(norm).__name__)
         return
     if not is_finite(arrays) or (terms.flushes and any(has_subnormals(x) for x in arrays)):

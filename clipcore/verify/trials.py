@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from clipcore.verify.shrink import elements
 from clipcore.verify.subject import Callee
 from clipcore.verify.tolerant import tolerant
 
-__all__ = ["DTYPES", "OPERATIONS", "Plan", "Trial", "dtype_named", "of_own"]
+__all__ = ["DTYPES", "OPERATIONS", "Plan", "Trial", "dtype_named", "dtypes_of", "of_own"]
 
 OPERATIONS: Final = (*VALUE_CLIPS, *NORM_CLIPS, *NORMS)
 REAL: Final = ("float32", "float64", "float16", "bfloat16")
@@ -70,6 +70,13 @@ class Trial:
         return self.case.row if isinstance(self.case, Row) else ""
 
 
+def dtypes_of(operation: str, level: Level) -> tuple[str, ...]:
+    """Return the names of the dtypes that a level tries an operation with."""
+    if level == "rounded":
+        return REAL
+    return (*REAL, *(INTEGERS if operation in VALUE_CLIPS else COMPLEX))
+
+
 def dtype_named(name: str) -> np.dtype[Any]:
     """Return the dtype of a name; `ImportError` for bfloat16 without ml_dtypes."""
     return np.dtype(importlib.import_module("ml_dtypes").bfloat16 if name == "bfloat16" else name)
@@ -108,10 +115,8 @@ class Plan:
 
     def trials(self, level: Level) -> Iterator[Trial]:
         """Yield everything that is new at a level."""
-        names: Sequence[str] = REAL
-        if level != "rounded":
-            names = (*REAL, *(INTEGERS if self.operation in VALUE_CLIPS else COMPLEX))
-        names = [name for name in names if name in self.dtypes and self._has(name)]
+        spoken_of = dtypes_of(self.operation, level)
+        names = [name for name in spoken_of if name in self.dtypes and self._has(name)]
         extra = -(-self.examples // max(1, len(names)))
         for name in names:
             made: Iterator[Trial] = getattr(self, f"_{level}")(dtype_named(name), extra)

@@ -47,7 +47,7 @@ def main() -> None:
                 answer(done=done, known=done)
             report.own_formula = "holds" if run.report().passed else "broken"
         answer(report=dataclasses.asdict(report))
-    except SubjectError as error:
+    except (SubjectError, ValueError) as error:
         answer(error=str(error))
     except Exception as error:  # a fault of the kit must not accuse the subject
         answer(error=f"the kit failed: {type(error).__name__}: {error}")

@@ -7,7 +7,7 @@ interpreter that has no clipcore (`clipcore.verify.subject` starts it there).
 from .libraries import Library, library
 from .observing import Call, NotOffered, Observation, observe
 from .serving import found, keywords_of
-from .wire import AtPath, Drawn, LastKey, Opaque, decode, encode
+from .wire import AtPath, Drawn, LastKey, Opaque, decode, encode, named_tuple
 
 __all__ = [
     "AtPath",
@@ -23,5 +23,6 @@ __all__ = [
     "found",
     "keywords_of",
     "library",
+    "named_tuple",
     "observe",
 ]

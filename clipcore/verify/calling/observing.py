@@ -115,7 +115,7 @@ def observe(
         raise
     except BaseException as error:  # whatever a stranger's code raises is about that code
         names = tuple(base.__name__ for base in type(error).__mro__)
-        seen = Observation(error=names[0], message=" ".join(str(error).split())[:TOO_MANY], bases=names)
+        seen = Observation(error=names[0], message=_text(error), bases=names)
     else:
         if options.get("out") is not None:
             seen.faults = _out_faults(options["out"], returned)
@@ -124,6 +124,14 @@ def observe(
     if options.get("out") is not None:
         seen.out = mapped(options["out"], call.library.give, call.library.is_array)
     return seen
+
+
+def _text(error: BaseException) -> str:
+    """Return what an exception says, in one line."""
+    try:
+        return " ".join(str(error).split())[:TOO_MANY]
+    except Exception:  # its own __str__ may raise
+        return ""
 
 
 def _options(keywords: dict[str, Any], tree: Any, first: Any, take: Callable[[Array], Any]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def serve(function: str, arrays: str, style: str) -> None:
             error=seen.error,
             message=seen.message,
             bases=seen.bases,
+            out=encode(mapped(seen.out, lambda x: np.array(x, order="C"))),
         )
 
 

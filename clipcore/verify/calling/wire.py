@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["TOO_MANY", "AtPath", "Drawn", "LastKey", "Opaque", "decode", "encode", "laid_out"]
+__all__ = ["TOO_MANY", "AtPath", "Drawn", "LastKey", "Opaque", "decode", "encode", "laid_out", "named_tuple"]
 
 Array = Any
 TOO_MANY: Final = 200  # characters of a stranger's text that are shown
@@ -45,7 +45,7 @@ class AtPath:
 
 
 @functools.lru_cache
-def _namedtuple(name: str, fields: tuple[str, ...]) -> Any:
+def named_tuple(name: str, fields: tuple[str, ...]) -> Any:
     """Return one type for each name and fields."""
     return namedtuple(name, fields)  # its fields are known only now
 
@@ -119,7 +119,7 @@ def decode(value: Any) -> Any:
     if kind == "dict":
         return {decode(key): decode(item) for key, item in held}
     if kind == "named":
-        return _namedtuple(held[0], tuple(held[1]))(*map(decode, held[2]))
+        return named_tuple(held[0], tuple(held[1]))(*map(decode, held[2]))
     if kind == "last key":
         return LastKey(decode(held))
     if kind == "path":
