@@ -20,8 +20,8 @@ from clipcore.verify.laws import approximate
 
 __all__ = ["elements", "shrink"]
 
-BUDGET: Final = 5_000_000  # elements judged, a call counting as 5000
-CALL: Final = 5000
+BUDGET: Final = 5_000_000  # elements judged, a call counting as 15 000
+CALL: Final = 15_000
 SINGLY: Final = 80  # elements up to which each is tried by itself
 
 
