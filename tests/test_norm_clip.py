@@ -1,0 +1,94 @@
+"""What `clipcore._norm_clip` adds between measuring and scaling: decisions at the boundary and given norms."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from clipcore_backends._protocol import Sum
+from edge_support import bits, on_ranks
+
+import clipcore as cc
+from clipcore._norm_clip import _finite
+
+RNG = np.random.default_rng(20261124)
+U = Fraction(1, 2**53)
+
+
+def total(x: Any) -> Fraction:
+    return sum((abs(Fraction(value)) for value in np.ravel(x).tolist()), Fraction(0))
+
+
+def test_finite_groups_keep_both_parts_and_the_others_become_zero() -> None:
+    groups = Sum(np.array([1.5, np.nan, np.inf]), np.array([2.0**-60, np.nan, 3.0]), np.arange(3), 0.25)
+    found = _finite(groups)
+    assert found.hi.tolist() == [1.5, 0.0, 0.0]
+    assert found.lo.tolist() == [2.0**-60, 0.0, 0.0]
+    assert found.exponent.tolist() == [0, 1, 2]
+    assert found.error == 0.25
+    assert _finite(Sum(1.5, 2.0**-60, 3, 0.25)) == Sum(1.5, 2.0**-60, 3, 0.25)
+    for broken in (math.nan, math.inf):
+        assert _finite(Sum(broken, math.nan, 3, 0.25)) == Sum(0.0, 0.0, 0, 0.25)
+
+
+def test_norms_of_slices_beyond_float64_are_infinite_without_a_warning() -> None:
+    x = np.array([[1.5e308, 1.5e308], [3.0, 4.0]])
+    assert cc.l1_norm(x, axis=1).tolist() == [math.inf, 7.0]
+    assert cc.l2_norm(x, axis=1).tolist() == [math.inf, 5.0]
+    assert cc.clip_by_l2_norm(x, 10.0, axis=1)[1].tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, (0, 2), (1, 0), -1])
+def test_slices_whose_norm_is_a_hair_beside_the_limit_are_told_apart(axis: Any) -> None:
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    shape = [3, 3, 3]
+    for k in axes:
+        shape[k] = 2
+    x = np.zeros(shape)
+    # Views with the axes of a group last.
+    groups = np.moveaxis(x, axes, range(-len(axes), 0))
+    places = list(np.ndindex(groups.shape[: 3 - len(axes)]))
+    pairs = [(1.0, 2.0**-60), (0.5, 0.5), (1 - 2.0**-53, 2.0**-54), (1.0, 5e-324), (1 - 2.0**-53, 2.0**-53)]
+    for number, place in enumerate(places):
+        groups[place].flat[[0, -1]] = pairs[number % len(pairs)]
+    results = np.moveaxis(cc.clip_by_l1_norm(x, 1.0, axis=axis), axes, range(-len(axes), 0))
+    for place in places:
+        assert (bits(groups[place]) != bits(results[place])) is (total(groups[place]) > 1)
+        assert total(results[place]) <= 1
+
+
+def test_a_norm_given_that_equals_the_limit_changes_nothing() -> None:
+    leaves = [np.array([3.0, -4.0]), np.array([-0.0])]
+    clipped, norm = cc.clip_by_global_norm(leaves, 0.5, norm=0.5)
+    assert bits(clipped) == bits(leaves)
+    assert norm == 0.5
+    (clipped,), _ = cc.clip_by_global_norm(leaves[:1], math.nextafter(0.5, 0), norm=0.5)
+    assert np.all(np.abs(clipped) < np.abs(leaves[0]))
+
+
+def test_a_norm_given_that_is_the_exact_one_rounded_keeps_the_bound() -> None:
+    for x in RNG.uniform(0.3, 0.4, (300, 3)):
+        norm = float(total(x))
+        for limit in RNG.uniform(0.5, 0.9, 5).tolist():
+            clipped, _ = cc.clip_by_global_norm(x, limit, ord=1, norm=norm)
+            assert total(clipped) <= Fraction(limit)
+
+
+def test_a_norm_given_costs_one_rounding_of_it_more_than_law_3_allows() -> None:
+    for x in RNG.uniform(0.7072, 0.7075, 300):
+        for limit in RNG.uniform(0.5001, 0.5003, 5).tolist():
+            clipped, _ = cc.clip_by_global_norm(np.array([x]), limit, norm=x)
+            assert Fraction(limit) * (1 - 6 * U) <= total(clipped) <= Fraction(limit)
+
+
+def test_ranks_that_can_tell_and_ranks_that_cannot_take_one_decision() -> None:
+    shards = [np.array([1.0, 2.0**-60]), np.array([2.0**-60]), np.array([2.0**-70])]
+
+    def rank(index: int, all_reduce: Any) -> Any:
+        return cc.clip_by_global_norm(shards[index], 1.0, ord=1, all_reduce=all_reduce)[0]
+
+    for shard, clipped in zip(shards, on_ranks(3, rank), strict=True):
+        assert np.all(clipped < shard)
