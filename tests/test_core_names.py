@@ -42,7 +42,8 @@ def test_of_three_libraries_in_a_tree_the_first_two_are_named() -> None:
     tree = [np.ones(1), Foreign("jax.numpy"), np.ones(2), STRICT.put(np.ones(1))]
     assert error_of(lambda: cc.clip_weights(tree, 0, 1)) == (
         TypeError,
-        "clip_weights: tree[0] is an array of numpy and tree[1] one of jax; convert all leaves to one library",
+        "clip_weights: tree[0] is an array of numpy and tree[1] one of jax; "
+        "convert all leaves to one library",
     )
 
 

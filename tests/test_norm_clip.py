@@ -1,4 +1,4 @@
-"""What `clipcore._norm_clip` adds between measuring and scaling: decisions at the boundary and given norms."""
+"""What `clipcore._norm_clip` does between measuring and scaling: decide at the boundary, take a given norm."""
 
 from __future__ import annotations
 
@@ -58,6 +58,37 @@ def test_slices_whose_norm_is_a_hair_beside_the_limit_are_told_apart(axis: Any) 
     for place in places:
         assert (bits(groups[place]) != bits(results[place])) is (total(groups[place]) > 1)
         assert total(results[place]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("clip", "elements", "limit", "above"),
+    [
+        (cc.clip_by_l1_norm, [1.0, 2.0**-60], 1.0, True),
+        (cc.clip_by_l1_norm, [0.5, 0.5], 1.0, False),
+        (cc.clip_by_l1_norm, [1 - 2.0**-53, 2.0**-54], 1.0, False),
+        (cc.clip_by_l2_norm, [3.0, 4.0, 2.0**-30], 5.0, True),
+        (cc.clip_by_l2_norm, [3.0, 4.0], 5.0, False),
+        (cc.clip_by_l2_norm, [3.0, 4 - 2.0**-51, 2.0**-26], 5.0, False),
+    ],
+)
+def test_an_array_whose_norm_is_a_hair_beside_the_limit(
+    clip: Any, elements: list[float], limit: float, above: bool
+) -> None:
+    x = np.array(elements)
+    power = 1 if clip is cc.clip_by_l1_norm else 2
+    assert (sum(Fraction(element) ** power for element in elements) > Fraction(limit) ** power) is above
+    assert (bits(clip(x, limit)) != bits(x)) is above
+
+
+def test_many_subnormal_elements_that_round_up_do_not_add_up_to_more_than_the_limit() -> None:
+    size, least = 4096, Fraction(1, 2**1074)
+    x = np.full(size, float((2**48 + 1) * least))
+    for share in (0.6, 0.7, 0.8, 0.9):
+        # Each element is to become 2**47 and a share of the smallest subnormal.
+        limit = float(size * (2**47 + Fraction(share)) * least)
+        for clipped in (cc.clip_by_l1_norm(x, limit), cc.clip_by_l1_norm(np.stack([x, x]), limit, axis=1)[1]):
+            assert total(clipped) <= Fraction(limit)
+            assert total(clipped) >= Fraction(limit) - size * least
 
 
 def test_a_norm_given_that_equals_the_limit_changes_nothing() -> None:

@@ -106,7 +106,7 @@ class Watched:
     def __array_namespace__(self, api_version: str | None = None) -> Any:
         return np
 
-    def __getitem__(self, key: Any) -> Array:
+    def __getitem__(self, key: Any) -> Any:
         return self.data[key]
 
     def __setitem__(self, key: Any, value: Array) -> None:
