@@ -99,7 +99,9 @@ def _clip_looking(
         results, leaves = outs, readable(leaves, outs)
     decision = None
     if math.isfinite(limit):
-        decision = _decide(engine, leaves, _finite(total), limit, order, axis, exact)
+        # A second part may be so far below the first that it vanishes.
+        with np.errstate(under="ignore"):
+            decision = _decide(engine, leaves, _finite(total), limit, order, axis, exact)
     clipped = False if decision is None else decision.excess < 0
     for leaf, result in zip(leaves, results, strict=True):
         if not np.all(clipped) and not same_memory(leaf, result):
@@ -153,9 +155,11 @@ def _scale(
     # Complex elements have two components each.
     size = 2 * sum(leaf.size for leaf in leaves) // np.size(decision.excess)
     slack = subnormal_slack(request.order, size, min(each.unit_roundoff for each in formats))
+    with np.errstate(under="ignore"):
+        numbers = {each: multiplier(decision, limit, slack, each) for each in set(formats)}
     multipliers = {
-        each: Multiplier(*(_along(field, request.axis) for field in multiplier(decision, limit, slack, each)))
-        for each in set(formats)
+        each: Multiplier(*(_along(field, request.axis) for field in number))
+        for each, number in numbers.items()
     }
     for leaf, result, each in zip(leaves, results, formats, strict=True):
         engine.scale(leaf, multipliers[each], result)

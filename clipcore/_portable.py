@@ -219,4 +219,6 @@ def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
         within = (cast >= -limit) & (cast < limit) & xp.isfinite(cast)
         back = xp.astype(xp.where(within, cast, xp.zeros_like(cast)), bound.dtype)
         wrong = xp.where(within, back < bound, cast < 0) if up else xp.where(within, back > bound, cast > 0)
-    return xp.where(wrong, xp.nextafter(cast, xp.full_like(cast, math.inf if up else -math.inf)), cast)
+    towards = xp.full_like(cast, math.inf if up else -math.inf)
+    with np.errstate(over="ignore"):
+        return xp.where(wrong, xp.nextafter(cast, towards), cast)

@@ -10,8 +10,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from clipcore_backends._formats import FORMATS
+from clipcore_backends._numpy import NumpyEngine
 
 import clipcore as cc
+from clipcore import _portable
 from clipcore._bounds import round_bounds
 
 DTYPES = [np.dtype(name) for name in ("float16", ml_dtypes.bfloat16, "float32", "float64")]
@@ -73,3 +75,84 @@ def test_what_a_bound_of_zero_cuts_gets_the_sign_of_that_zero(dtype: Any, zero: 
     above, below = cc.clip_by_value(x, None, zero), cc.clip_by_value(x, zero, None)
     assert above.astype(np.float64).tobytes() == np.array([zero, -2.0]).tobytes()
     assert below.astype(np.float64).tobytes() == np.array([2.0, zero]).tobytes()
+
+
+ROUNDINGS = [NumpyEngine().round_array, _portable.round_array]
+# bfloat16 is no dtype of the array API.
+STANDARD = [dtype for dtype in DTYPES if dtype.name != "bfloat16"]
+PAIRS = [
+    pytest.param(round_array, dtype, id=f"{name}-{dtype.name}")
+    for name, round_array, dtypes in zip(("numpy", "portable"), ROUNDINGS, (DTYPES, STANDARD), strict=True)
+    for dtype in dtypes
+]
+
+
+def beyond(x: Any, sign: int) -> Any:
+    """The next values of the dtype, upwards or downwards."""
+    with np.errstate(all="ignore"):
+        return np.nextafter(x, np.asarray(sign * math.inf).astype(x.dtype))
+
+
+def around(*sizes: int) -> list[int]:
+    return [sign * (size + step) for size in sizes for step in (-3, -2, -1, 0, 1, 2, 3) for sign in (1, -1)]
+
+
+@pytest.mark.parametrize(("round_array", "dtype"), PAIRS)
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "uint32", "int64", "uint64"])
+def test_arrays_of_integers_become_the_nearest_values_on_their_own_side(
+    kind: str, round_array: Any, dtype: Any
+) -> None:
+    info = np.iinfo(kind)
+    sizes = (0, 2**8, 2**11, 65504, 65520, 2**24, 2**31, 2**53, 2**62, 2**63, int(info.max))
+    bounds = sorted({each for each in around(*sizes) if info.min <= each <= info.max})
+    for up, sign in ((True, -1), (False, 1)):
+        rounded = round_array(np.array(bounds, kind), np.zeros(1, dtype), up=up)
+        assert rounded.dtype == dtype
+        following = beyond(rounded, sign)
+        for bound, found, after in zip(bounds, rounded, following, strict=True):
+            assert sign * float(found) <= sign * bound
+            assert float(after) * sign > bound * sign
+
+
+@pytest.mark.parametrize(("round_array", "dtype"), PAIRS)
+@pytest.mark.parametrize("kind", DTYPES, ids=lambda dtype: str(dtype.name))
+def test_arrays_of_floats_become_the_nearest_values_on_their_own_side(
+    kind: Any, round_array: Any, dtype: Any
+) -> None:
+    if round_array is _portable.round_array and kind.name == "bfloat16":
+        kind = np.dtype("float16")
+    facts = FORMATS[kind.name]
+    exponents = [facts.smallest, facts.smallest + 3, -25, -24, -14, 0, 15, facts.top - 1]
+    sizes = [
+        math.ldexp(mantissa, exponent) for exponent in exponents for mantissa in (1, 1.25, 1.3, 1.7, 1.99)
+    ]
+    bounds = np.array([sign * size for size in [*sizes, 0.0] for sign in (1, -1)]).astype(kind)
+    for up, sign in ((True, -1), (False, 1)):
+        rounded = round_array(bounds, np.zeros(1, dtype), up=up)
+        assert rounded.dtype == dtype
+        following = beyond(rounded, sign)
+        for bound, found, after in zip(bounds.tolist(), rounded, following, strict=True):
+            assert sign * float(found) <= sign * float(bound)
+            assert sign * float(after) > sign * float(bound) or float(found) == float(bound)
+
+
+@pytest.mark.parametrize("round_array", ROUNDINGS, ids=["numpy", "portable"])
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int64", "uint64"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint32", "int64", "uint64"])
+def test_arrays_of_integers_are_cut_to_the_range_of_integers(dtype: str, kind: str, round_array: Any) -> None:
+    have, want = np.iinfo(kind), np.iinfo(dtype)
+    ends = (0, 5, int(have.min), int(have.max), int(want.min), int(want.max))
+    bounds = sorted({end + k for end in ends for k in (-1, 0, 1) if have.min <= end + k <= have.max})
+    rounded = round_array(np.array(bounds, kind), np.zeros(1, dtype), up=True)
+    assert rounded.dtype == dtype
+    assert rounded.tolist() == [min(max(bound, want.min), want.max) for bound in bounds]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_a_zero_within_array_bounds_keeps_its_sign(dtype: str, zero: float) -> None:
+    x = np.full(67, -zero, dtype)
+    for lower, upper in ((zero, 1.0), (-1.0, zero), (zero, zero)):
+        ends = np.full(67, lower, dtype), np.full(67, upper, dtype)
+        assert cc.clip_by_value(x, *ends).tobytes() == x.tobytes()
+        assert cc.clip_by_value(x, lower, upper).tobytes() == x.tobytes()

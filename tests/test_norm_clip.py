@@ -1,4 +1,4 @@
-"""What `clipcore._norm_clip` does between measuring and scaling: decide at the boundary, take a given norm."""
+"""What `clipcore._norm_clip` does between measuring and scaling: decide at the boundary, given norms too."""
 
 from __future__ import annotations
 

@@ -89,8 +89,8 @@ class NumpyEngine:
                 cast[bound > info.max] = info.max
                 return cast
             if bound.dtype.kind not in "iu":
-                precise = np.result_type(bound.dtype, np.float64)
-                beyond = (np.less if up else np.greater)(cast.astype(precise), bound.astype(precise))
+                # What rounding leaves has no more bits than the bound had.
+                beyond = (np.less if up else np.greater)(cast.astype(bound.dtype), bound)
             else:
                 # Integers are compared as integers: float64 does not hold all of them.
                 limit = 2.0 ** (8 * bound.dtype.itemsize - (bound.dtype.kind == "i"))
