@@ -60,7 +60,7 @@ def test_error_settings_of_the_caller_change_no_bound() -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 5, 64, 100, 10**6])
 @pytest.mark.parametrize(
-    "shape", [(), (1,), (0,), (7,), (5, 0, 2), (3, 2), (40, 3), (3, 40), (8, 8, 8), (2, 30, 1, 5)]
+    "shape", [(), (0,), (7,), (5, 0, 2), (3, 2), (40, 3), (3, 40), (8, 8, 8), (2, 9, 1, 5)]
 )
 def test_boxes_hold_every_element_once_and_no_more_than_asked(shape: tuple[int, ...], most: int) -> None:
     counts = np.zeros(shape, int)

@@ -17,7 +17,7 @@ ERROR = 2.0**-54.8
 
 
 def fraction(total: Sum) -> Fraction:
-    return (Fraction(total.hi) + Fraction(total.lo)) * Fraction(2) ** total.exponent
+    return (Fraction(float(total.hi)) + Fraction(float(total.lo))) * Fraction(2) ** int(total.exponent)
 
 
 def drawn(exponent: int) -> Sum:
