@@ -203,8 +203,10 @@ def _all_ranks(
     sizes = all_reduce(xp.stack([root / xp.sqrt(scale), *flags]), op="max")
     unit = _power_above(xp, sizes[0], dtype)
     times = 2 if order == 2 else 1
+    # The root of the scaled unit: neither its powers nor what they divide leave the range.
+    root = unit * xp.sqrt(scale)
     for _ in range(times):
-        hi, lo = ((part / unit / unit) / scale for part in (hi, lo))
+        hi, lo = (part / root / root for part in (hi, lo))
     if order == math.inf:
         hi, lo = all_reduce(xp.stack([hi]), op="max")[0], xp.zeros_like(hi)
     else:

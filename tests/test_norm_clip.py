@@ -66,17 +66,20 @@ def test_slices_whose_norm_is_a_hair_beside_the_limit_are_told_apart(axis: Any) 
         (cc.clip_by_l1_norm, [1.0, 2.0**-60], 1.0, True),
         (cc.clip_by_l1_norm, [0.5, 0.5], 1.0, False),
         (cc.clip_by_l1_norm, [1 - 2.0**-53, 2.0**-54], 1.0, False),
+        (cc.clip_by_l1_norm, [3 + 4j], 5.0, False),
+        (cc.clip_by_l1_norm, [3 + 4j, 2.0**-60], 5.0, True),
         (cc.clip_by_l2_norm, [3.0, 4.0, 2.0**-30], 5.0, True),
         (cc.clip_by_l2_norm, [3.0, 4.0], 5.0, False),
         (cc.clip_by_l2_norm, [3.0, 4 - 2.0**-51, 2.0**-26], 5.0, False),
     ],
 )
 def test_an_array_whose_norm_is_a_hair_beside_the_limit(
-    clip: Any, elements: list[float], limit: float, above: bool
+    clip: Any, elements: list[complex], limit: float, above: bool
 ) -> None:
     x = np.array(elements)
     power = 1 if clip is cc.clip_by_l1_norm else 2
-    assert (sum(Fraction(element) ** power for element in elements) > Fraction(limit) ** power) is above
+    moduli = [Fraction(5) if element == 3 + 4j else Fraction(element.real) for element in elements]
+    assert (sum(modulus**power for modulus in moduli) > Fraction(limit) ** power) is above
     assert (bits(clip(x, limit)) != bits(x)) is above
 
 
