@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clipcore_backends._formats import FORMATS
 from clipcore_backends._protocol import Sum
 from edge_support import bits, on_ranks
 
@@ -92,6 +93,24 @@ def test_many_subnormal_elements_that_round_up_do_not_add_up_to_more_than_the_li
         for clipped in (cc.clip_by_l1_norm(x, limit), cc.clip_by_l1_norm(np.stack([x, x]), limit, axis=1)[1]):
             assert total(clipped) <= Fraction(limit)
             assert total(clipped) >= Fraction(limit) - size * least
+
+
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("start", [0.25, 0.5, 0.99, 1.0, 1.5, 2.0, 7.0])
+def test_elements_about_the_smallest_normal_keep_the_bound_and_lose_little(start: float, name: str) -> None:
+    facts = FORMATS[name]
+    normal, least = Fraction(facts.smallest_normal), Fraction(2) ** facts.smallest
+    for limit in (float(normal * Fraction(start * (1 + k / 2**13))) for k in range(12)):
+        x = (limit * (1.02 + np.arange(40) / 16 * 1.0137)).astype(name).reshape(-1, 1)
+        alone = np.array([cc.clip_by_l2_norm(x[k], limit) for k in range(0, 40, 9)])
+        clipped = cc.clip_by_l2_norm(x, limit, axis=1)
+        assert bits(alone) == bits(clipped[::9])
+        for after in clipped.ravel().tolist():
+            lost = (Fraction(limit) - Fraction(after)) / Fraction(limit)
+            assert lost >= 0
+            assert lost <= (
+                Fraction(4, 2**facts.precision) if limit >= normal else 4 * least / Fraction(limit)
+            )
 
 
 def test_a_norm_given_that_equals_the_limit_changes_nothing() -> None:

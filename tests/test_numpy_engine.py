@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-from clipcore_backends._numpy import _flat_blocks, _memory_order, boxes, components
+from clipcore_backends import _numpy
+from clipcore_backends._numpy import NumpyEngine, _flat_blocks, _memory_order, boxes, components
 from clipcore_backends._numpy_sums import BLOCK
+from clipcore_backends._protocol import Sum
 from edge_support import bits
 
 import clipcore as cc
@@ -114,6 +117,57 @@ def test_blocks_hold_every_component_once_and_no_more_than_fit(size: int, dtype:
     )
     odd = np.zeros((3, size), dtype)[::-1, ::-2]
     assert sum(block.size for block in _flat_blocks(odd)) == components(odd).size
+
+
+def exact_sum(values: list[float]) -> Fraction:
+    """The sum of numbers to twice their precision."""
+    hi = math.fsum(values)
+    return Fraction(hi) + Fraction(math.fsum([*values, -hi]))
+
+
+def is_within_its_error(found: Sum, place: Any, wanted: Fraction) -> bool:
+    hi, lo, exponent = (np.asarray(part)[place] for part in found[:3])
+    value = (Fraction(float(hi)) + Fraction(float(lo))) * Fraction(2) ** int(exponent)
+    return bool(abs(value - wanted) <= wanted * Fraction(found.error))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("shape", [(4, 9, 1000), (70000, 1), (1, 2, 40000)])
+def test_sums_of_many_blocks_are_within_the_error_they_claim(
+    shape: tuple[int, ...], order: int, dtype: str
+) -> None:
+    # Significands of 20 bits: their squares are float64 numbers.
+    x = RNG.integers(-(2**20), 2**20, shape).astype(dtype)
+    if dtype == "float64":
+        x *= np.exp2(np.linspace(-480, 490, math.prod(shape)) // 120 * 120).reshape(shape)
+    powers = np.abs(x.astype(np.float64)) ** order
+    engine = NumpyEngine()
+    whole = engine.measure([x, x[:0]], order, None)
+    assert is_within_its_error(whole, (), exact_sum(powers.ravel().tolist()))
+    for axis in [(len(shape) - 1,), (0,), tuple(range(len(shape)))]:
+        sums = engine.measure([x], order, axis)
+        groups = np.moveaxis(powers, axis, range(-len(axis), 0))
+        places = list(np.ndindex(groups.shape[: len(shape) - len(axis)]))
+        for place in places[:: 1 + len(places) // 50]:
+            assert is_within_its_error(sums, place, exact_sum(groups[place].ravel().tolist()))
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "float64"])
+def test_blocks_of_slices_hold_no_more_components_than_fit(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    block_sums = _numpy._block_sums
+
+    def watched(block: Any, *arguments: Any) -> Any:
+        sizes.append(block.size)
+        return block_sums(block, *arguments)
+
+    monkeypatch.setattr(_numpy, "_block_sums", watched)
+    NumpyEngine().measure([np.ones((2, BLOCK), dtype)], 1, (1,))
+    assert sum(sizes) == 2 * BLOCK * (2 if dtype == "complex64" else 1)
+    assert max(sizes) <= BLOCK
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
