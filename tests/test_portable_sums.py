@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
+import array_api_strict as strict
 import numpy as np
 import pytest
 from clipcore_backends._numpy import NumpyEngine
@@ -159,6 +160,7 @@ def test_a_norm_given_keeps_its_value_at_every_scale(machine: Machine) -> None:
             assert values(machine, groups) == [Fraction(number)]
             assert groups.precision.small / 4 <= float(groups.hi) <= groups.precision.large * 4
             assert groups.error == groups.precision.unit_roundoff
+            assert groups.hi.device == like.device
             assert not machine.get(groups.has_nan | groups.has_infinity)
     for number in (math.nan, math.inf):
         groups = given_groups(number, like)
@@ -262,6 +264,37 @@ def test_ranks_of_both_engines_exchange_the_same_numbers(exponent: int, order: f
         if op == "sum":
             grids = (2.0**-40, 2.0**-39, 2.0**-39)
             assert all(abs(a - b) <= grid for a, b, grid in zip(one, other, grids, strict=True))
+
+
+def test_of_equal_largest_moduli_the_larger_second_part_counts() -> None:
+    # Both are nearest to 5, the second lies above it.
+    exactly, above = np.array([3 + 4j]), np.array([3 + 2.0**-51 + 4j])
+    wanted = exact([above], math.inf)
+    for leaves in ([exactly, above], [above, exactly], [np.concatenate([exactly, above, exactly])]):
+        groups = measure_groups([STRICT.put(x) for x in leaves], math.inf, None, None)
+        assert float(groups.hi) == 5.0
+        (found,) = values(STRICT, groups)
+        assert abs(found - wanted) <= wanted * Fraction(groups.error)
+
+
+class Float32ByDefault:
+    """array-api-strict with another default dtype."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(strict, name)
+
+    def zeros(self, shape: Any, *, dtype: Any = None, device: Any = None) -> Any:
+        return strict.zeros(shape, dtype=dtype or strict.float32, device=device)
+
+    def asarray(self, value: Any, *, dtype: Any = None, device: Any = None) -> Any:
+        return strict.asarray(value, dtype=dtype or strict.float32, device=device)
+
+
+def test_the_default_dtype_of_a_library_is_not_what_norms_are_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipcore._portable_sums.namespace_of", lambda x: Float32ByDefault())
+    empty = measure_groups([STRICT.put(np.zeros((0, 2)))], 2, None, None)
+    assert {str(part.dtype) for part in empty[:3]} == {"array_api_strict.float64"}
+    assert float(given_groups(0.1, STRICT.put(np.ones(1, np.float32))).hi) == 0.1
 
 
 def test_complex_numbers_are_measured_by_their_parts_and_real_ones_as_they_are() -> None:
