@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from edge_support import NO_FLOAT64, STRICT, Machine, bits
 from test_engines import flaws
+from test_portable_sums import Float32ByDefault
 
 import clipcore as cc
 from clipcore import _portable
@@ -88,11 +89,20 @@ def test_a_limit_is_held_in_two_parts(machine: Machine) -> None:
 
 @each_machine
 def test_a_limit_between_two_floats_decides_on_either_side(machine: Machine) -> None:
-    x = np.array([3.0, -4.0], np.float32)
-    tiny = 2.0**-40
-    assert bits(machine.run(cc.clip_by_l2_norm, x, 5.0 + tiny)) == bits(x)
-    assert bits(machine.run(cc.clip_by_l2_norm, x, 5.0)) == bits(x)
-    assert np.all(np.abs(machine.run(cc.clip_by_l2_norm, x, 5.0 - tiny)) < np.abs(x))
+    for exponent in (-60, 0, 60):
+        x = np.ldexp(np.array([3.0, -4.0], np.float32), exponent)
+        norm, tiny = math.ldexp(5.0, exponent), math.ldexp(1.0, exponent - 40)
+        assert bits(machine.run(cc.clip_by_l2_norm, x, norm + tiny)) == bits(x)
+        assert bits(machine.run(cc.clip_by_l2_norm, x, norm)) == bits(x)
+        assert np.all(np.abs(machine.run(cc.clip_by_l2_norm, x, norm - tiny)) < np.abs(x))
+
+
+def test_a_limit_is_not_in_the_default_dtype_of_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = groups_of(STRICT, 1.0)
+    monkeypatch.setattr("clipcore._portable.namespace_of", lambda x: Float32ByDefault())
+    limit = _portable._limit(0.1, groups)
+    assert limit.hi.dtype == limit.lo.dtype == groups.hi.dtype
+    assert float(limit.hi) == 0.1
 
 
 @each_machine

@@ -1,4 +1,4 @@
-"""The portable engine: its factor is lowered as far as argued, its products are rounded down where it counts."""
+"""The portable engine: its factor is lowered as far as argued, its products are cut where it counts."""
 
 from __future__ import annotations
 
