@@ -242,6 +242,19 @@ def test_a_rank_alone_gets_its_own_norm_back(order: float, machine: Machine) -> 
         assert abs(found - wanted) <= wanted * Fraction(groups.error)
 
 
+@each_machine
+@each_order
+def test_ranks_tell_each_other_of_nan_and_infinity(order: float, machine: Machine) -> None:
+    for elements, has_nan, has_infinity in (
+        ([1.0, 0.0], False, False),
+        ([1.0, math.nan], True, False),
+        ([1.0, -math.inf], False, True),
+    ):
+        groups = measure_groups([machine.put(np.array(elements, np.float32))], order, None, alone)
+        assert bool(groups.has_nan) is has_nan
+        assert bool(groups.has_infinity) is has_infinity
+
+
 @each_order
 @pytest.mark.parametrize("exponent", [-1000, -3, 0, 1, 900])
 def test_ranks_of_both_engines_exchange_the_same_numbers(exponent: int, order: float) -> None:
