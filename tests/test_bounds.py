@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from clipcore_backends._formats import FORMATS
 from clipcore_backends._numpy import NumpyEngine
+from edge_support import STRICT
 
 import clipcore as cc
 from clipcore import _portable
@@ -77,12 +78,16 @@ def test_what_a_bound_of_zero_cuts_gets_the_sign_of_that_zero(dtype: Any, zero: 
     assert below.astype(np.float64).tobytes() == np.array([2.0, zero]).tobytes()
 
 
-ROUNDINGS = [NumpyEngine().round_array, _portable.round_array]
-# bfloat16 is no dtype of the array API.
-STANDARD = [dtype for dtype in DTYPES if dtype.name != "bfloat16"]
+def on_strict_arrays(bound: Any, leaf: Any, *, up: bool) -> Any:
+    return STRICT.get(_portable.round_array(STRICT.put(bound), STRICT.put(leaf), up=up))
+
+
+ROUNDINGS = [NumpyEngine().round_array, _portable.round_array, on_strict_arrays]
+# bfloat16 is no dtype of NumPy's own namespace, and float16 none of the array API.
+KINDS = [DTYPES, [DTYPES[0], *DTYPES[2:]], DTYPES[2:]]
 PAIRS = [
     pytest.param(round_array, dtype, id=f"{name}-{dtype.name}")
-    for name, round_array, dtypes in zip(("numpy", "portable"), ROUNDINGS, (DTYPES, STANDARD), strict=True)
+    for name, round_array, dtypes in zip(("numpy", "portable", "strict"), ROUNDINGS, KINDS, strict=True)
     for dtype in dtypes
 ]
 
@@ -119,8 +124,8 @@ def test_arrays_of_integers_become_the_nearest_values_on_their_own_side(
 def test_arrays_of_floats_become_the_nearest_values_on_their_own_side(
     kind: Any, round_array: Any, dtype: Any
 ) -> None:
-    if round_array is _portable.round_array and kind.name == "bfloat16":
-        kind = np.dtype("float16")
+    kinds = KINDS[ROUNDINGS.index(round_array)]
+    kind = kind if kind in kinds else kinds[0]
     facts = FORMATS[kind.name]
     exponents = [facts.smallest, facts.smallest + 3, -25, -24, -14, 0, 15, facts.top - 1]
     sizes = [
@@ -136,7 +141,7 @@ def test_arrays_of_floats_become_the_nearest_values_on_their_own_side(
             assert sign * float(after) > sign * float(bound) or float(found) == float(bound)
 
 
-@pytest.mark.parametrize("round_array", ROUNDINGS, ids=["numpy", "portable"])
+@pytest.mark.parametrize("round_array", ROUNDINGS, ids=["numpy", "portable", "strict"])
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int64", "uint64"])
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint32", "int64", "uint64"])
 def test_arrays_of_integers_are_cut_to_the_range_of_integers(dtype: str, kind: str, round_array: Any) -> None:

@@ -61,7 +61,7 @@ def test_the_factor_is_lowered_by_what_the_roundings_cost(
 
 @pytest.mark.parametrize("leaf", ["float32", "float64"])
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=str)
-@pytest.mark.parametrize("size", [1, 2**13, 2**46 + 1])
+@pytest.mark.parametrize("size", [0, 1, 2**13, 2**46 + 1])
 def test_many_elements_below_the_normal_range_are_not_rounded_up(
     size: int, machine: Machine, leaf: str
 ) -> None:
