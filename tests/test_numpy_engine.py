@@ -153,6 +153,13 @@ def test_sums_of_many_blocks_are_within_the_error_they_claim(
             assert is_within_its_error(sums, place, exact_sum(groups[place].ravel().tolist()))
 
 
+def test_what_adding_blocks_leaves_out_is_kept() -> None:
+    x = RNG.uniform(0.5, 2, (3, 70000))
+    sums = NumpyEngine().measure([x], 1, (1,))
+    for place in range(3):
+        assert is_within_its_error(sums, place, exact_sum(x[place].tolist()))
+
+
 @pytest.mark.parametrize("dtype", ["complex64", "float64"])
 def test_blocks_of_slices_hold_no_more_components_than_fit(
     dtype: str, monkeypatch: pytest.MonkeyPatch

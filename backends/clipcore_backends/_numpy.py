@@ -109,7 +109,7 @@ def components(x: Array) -> Array:
         return x
     real = x.real
     shape, strides = (*x.shape, 2), (*x.strides, real.dtype.itemsize)
-    return np.lib.stride_tricks.as_strided(real, shape, strides, writeable=x.flags.writeable)
+    return np.lib.stride_tricks.as_strided(real, shape, strides)
 
 
 def format_of(x: Array) -> Format:
