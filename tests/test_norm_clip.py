@@ -100,7 +100,9 @@ def test_many_subnormal_elements_that_round_up_do_not_add_up_to_more_than_the_li
 def test_elements_about_the_smallest_normal_keep_the_bound_and_lose_little(start: float, name: str) -> None:
     facts = FORMATS[name]
     normal, least = Fraction(facts.smallest_normal), Fraction(2) ** facts.smallest
-    for limit in (float(normal * Fraction(start * (1 + k / 2**13))) for k in range(12)):
+    for k in range(12):
+        # Between two multiples of the smallest subnormal, where the limit can be.
+        limit = float(normal * Fraction(start * (1 + k / 2**13)) + least * Fraction(k * 0.09))
         # Where the factor is a hair above the root of one half, its grid is coarsest.
         ratios = np.concatenate([1.02 + np.arange(20) / 8 * 1.0137, 1.4141 - np.arange(20) * 0.0007])
         x = (limit * ratios).astype(name).reshape(-1, 1)
@@ -125,11 +127,12 @@ def test_a_norm_given_that_equals_the_limit_changes_nothing() -> None:
 
 
 def test_a_norm_given_that_is_the_exact_one_rounded_keeps_the_bound() -> None:
-    for x in RNG.uniform(0.3, 0.4, (300, 3)):
-        norm = float(total(x))
-        for limit in RNG.uniform(0.5, 0.9, 5).tolist():
-            clipped, _ = cc.clip_by_global_norm(x, limit, ord=1, norm=norm)
-            assert total(clipped) <= Fraction(limit)
+    for first, limit in RNG.uniform([1, 0.5], [1.001, 0.5001], (300, 2)).tolist():
+        # Rounded down by as much as rounding to nearest can.
+        x = np.array([first, 0.999 * 2.0**-53])
+        assert float(total(x)) == first
+        clipped, _ = cc.clip_by_global_norm(x, limit, ord=1, norm=first)
+        assert total(clipped) <= Fraction(limit)
 
 
 def test_a_norm_given_costs_one_rounding_of_it_more_than_law_3_allows() -> None:
