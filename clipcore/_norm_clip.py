@@ -155,11 +155,9 @@ def _scale(
     # Complex elements have two components each.
     size = 2 * sum(leaf.size for leaf in leaves) // np.size(decision.excess)
     slack = subnormal_slack(request.order, size, min(each.unit_roundoff for each in formats))
-    with np.errstate(under="ignore"):
-        numbers = {each: multiplier(decision, limit, slack, each) for each in set(formats)}
     multipliers = {
-        each: Multiplier(*(_along(field, request.axis) for field in number))
-        for each, number in numbers.items()
+        each: Multiplier(*(_along(field, request.axis) for field in multiplier(decision, limit, slack, each)))
+        for each in set(formats)
     }
     for leaf, result, each in zip(leaves, results, formats, strict=True):
         engine.scale(leaf, multipliers[each], result)
