@@ -25,6 +25,7 @@ EXTREMES = [
     np.array([[6e4, 6e-8, 1.0], [1.0, -3.0, 1e-3]], np.float16),
     np.array([[1e300 + 1e-310j, 5e-324j], [3 + 4j, 1e308 + 1e308j]]),
     np.array([[math.nan, 1.0], [math.inf, -math.inf], [2.0, 3.0]]),
+    np.array([[1.7e308, math.nan], [-1.7e308, math.inf]]),
 ]
 CALLS = [
     *(

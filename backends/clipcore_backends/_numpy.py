@@ -31,7 +31,7 @@ class NumpyEngine:
 
     def measure(self, leaves: list[Array], order: Order, axis: tuple[int, ...] | None) -> Sum:
         """Return the accurate sum of ``|x|**order`` over all leaves, or over `axis` of the one leaf."""
-        with np.errstate(under="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return _tree_sum(leaves, order) if axis is None else _axis_sums(leaves[0], order, axis)
 
     def exceeds(self, leaves: list[Array], order: Order, limit: float) -> bool:
