@@ -147,7 +147,8 @@ def main(folder: Path, patterns: tuple[str, ...]) -> None:
     files = [str(file) for file in sorted(TESTS.glob("test_*.py")) if file.name not in LEFT_OUT]
     results = folder.parent / "results.tsv"
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no", "--assert=plain"]
-    pytest.main([*options, *files], plugins=[Runner(chosen, results)])
+    if code := pytest.main([*options, *files], plugins=[Runner(chosen, results)]):
+        sys.exit(code)
     statuses = dict(line.split("\t")[:2] for line in results.read_text().splitlines())
     sys.stdout.writelines(f"{name}\t{status}\n" for name, status in statuses.items() if status != "killed")
 
