@@ -99,7 +99,9 @@ def _clip_looking(
         results, leaves = outs, readable(leaves, outs)
     decision = None
     if math.isfinite(limit):
-        decision = _decide(engine, leaves, _finite(total), limit, order, axis, exact)
+        # A second part may be so far below the first that it vanishes.
+        with np.errstate(under="ignore"):
+            decision = _decide(engine, leaves, _finite(total), limit, order, axis, exact)
     clipped = False if decision is None else decision.excess < 0
     for leaf, result in zip(leaves, results, strict=True):
         if not np.all(clipped) and not same_memory(leaf, result):

@@ -103,8 +103,6 @@ def _sharing(leaves: list[Array]) -> tuple[int, int] | None:
 
 
 def _overlaps_itself(x: np.ndarray[Any, Any]) -> bool:
-    if x.flags.c_contiguous or x.flags.f_contiguous:
-        return False
     reach = x.itemsize
     axes = sorted(
         (abs(stride), length) for stride, length in zip(x.strides, x.shape, strict=True) if length > 1

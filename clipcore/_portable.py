@@ -210,13 +210,15 @@ def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
     with np.errstate(over="ignore"):
         cast = xp.astype(bound, dtype)
     if xp.isdtype(bound.dtype, "real floating"):
-        wide = xp.result_type(bound.dtype, dtype)
-        original, back = xp.astype(bound, wide), xp.astype(cast, wide)
-        wrong = back < original if up else back > original
+        # What rounding leaves has no more bits than the bound had.
+        back = xp.astype(cast, bound.dtype)
+        wrong = back < bound if up else back > bound
     else:
         bits = xp.iinfo(bound.dtype).max.bit_length()
         limit = 2.0**bits if bits < FORMATS[dtype_name(dtype)].top else math.inf
         within = (cast >= -limit) & (cast < limit) & xp.isfinite(cast)
         back = xp.astype(xp.where(within, cast, xp.zeros_like(cast)), bound.dtype)
         wrong = xp.where(within, back < bound, cast < 0) if up else xp.where(within, back > bound, cast > 0)
-    return xp.where(wrong, xp.nextafter(cast, xp.full_like(cast, math.inf if up else -math.inf)), cast)
+    towards = xp.full_like(cast, math.inf if up else -math.inf)
+    with np.errstate(over="ignore"):
+        return xp.where(wrong, xp.nextafter(cast, towards), cast)

@@ -44,7 +44,7 @@ class Groups(NamedTuple):
 def accumulator(x: Array) -> Precision:
     """Return float64 where library and device have it, else float32."""
     xp, device = namespace_of(x), array_api_compat.device(x)
-    dtypes = xp.__array_namespace_info__().dtypes(kind="real floating", device=device)
+    dtypes = xp.__array_namespace_info__().dtypes(device=device)
     if "float64" in dtypes:
         return Precision(dtypes["float64"], 2.0**-53, 2.0**27 + 1, 2.0**480, 2.0**-400, 2.0**600, 2.0**-960)
     return Precision(dtypes["float32"], 2.0**-24, 2.0**12 + 1, 2.0**50, 2.0**-47, 2.0**96, 2.0**-100)
@@ -203,8 +203,10 @@ def _all_ranks(
     sizes = all_reduce(xp.stack([root / xp.sqrt(scale), *flags]), op="max")
     unit = _power_above(xp, sizes[0], dtype)
     times = 2 if order == 2 else 1
+    # The root of the scaled unit: neither its powers nor what they divide leave the range.
+    root = unit * xp.sqrt(scale)
     for _ in range(times):
-        hi, lo = ((part / unit / unit) / scale for part in (hi, lo))
+        hi, lo = (part / root / root for part in (hi, lo))
     if order == math.inf:
         hi, lo = all_reduce(xp.stack([hi]), op="max")[0], xp.zeros_like(hi)
     else:

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clipcore_backends._numpy_sums import BLOCK, NARROW_ERROR, WIDE_ERROR, narrow_sums, wide_sums
+from clipcore_backends._numpy_sums import (
+    BLOCK,
+    NARROW_ERROR,
+    WIDE_ERROR,
+    _moduli,
+    _square_error,
+    narrow_sums,
+    wide_sums,
+)
 
 RNG = np.random.default_rng(20261122)
 LENGTHS = [1, 2, 255, 256, 257, 513, 4096]
@@ -90,3 +98,26 @@ def test_nan_and_infinity_show_in_the_head(order: float) -> None:
             assert np.isposinf(head[:2]).all()
             assert np.isnan(head[2])
             assert np.isfinite(head[3])
+
+
+@pytest.mark.parametrize("place", [0, 1, 100, BLOCK - 1])
+def test_many_squares_below_half_an_ulp_of_a_large_one_are_not_lost(place: int) -> None:
+    block = np.full((1, BLOCK), float(np.float32(2.0**-26.51)))
+    block[0, place] = 1.0
+    (found,) = wide_sums(block, 2, False)
+    assert off(Fraction(float(found)), exact(block[0], 2, False)) <= Fraction(WIDE_ERROR)
+
+
+def test_what_a_rounded_square_leaves_out_is_exact() -> None:
+    x = RNG.uniform(-2, 2, 2000)
+    for value, error in zip(x.tolist(), _square_error(x, x * x).tolist(), strict=True):
+        assert Fraction(value) ** 2 == Fraction(value * value) + Fraction(error)
+
+
+def test_a_modulus_is_the_nearest_float_and_a_correction() -> None:
+    real, imag = RNG.uniform(-2, 2, (2, 500))
+    imag[::3] *= 2.0**-20
+    for row in zip(real, imag, *_moduli(real, imag), strict=True):
+        a, b, modulus, correction = (Fraction(float(part)) for part in row)
+        assert abs((modulus + correction) ** 2 / (a**2 + b**2) - 1) <= Fraction(1, 2**95)
+        assert abs(correction) <= Fraction(float(np.spacing(row[2]))) / 2

@@ -89,8 +89,8 @@ class NumpyEngine:
                 cast[bound > info.max] = info.max
                 return cast
             if bound.dtype.kind not in "iu":
-                precise = np.result_type(bound.dtype, np.float64)
-                beyond = (np.less if up else np.greater)(cast.astype(precise), bound.astype(precise))
+                # What rounding leaves has no more bits than the bound had.
+                beyond = (np.less if up else np.greater)(cast.astype(bound.dtype), bound)
             else:
                 # Integers are compared as integers: float64 does not hold all of them.
                 limit = 2.0 ** (8 * bound.dtype.itemsize - (bound.dtype.kind == "i"))
@@ -109,7 +109,7 @@ def components(x: Array) -> Array:
         return x
     real = x.real
     shape, strides = (*x.shape, 2), (*x.strides, real.dtype.itemsize)
-    return np.lib.stride_tricks.as_strided(real, shape, strides, writeable=x.flags.writeable)
+    return np.lib.stride_tricks.as_strided(real, shape, strides)
 
 
 def format_of(x: Array) -> Format:
@@ -134,8 +134,8 @@ def boxes(shape: tuple[int, ...], most: int = BLOCK) -> Iterator[Box]:
     for start in range(0, shape[longest], step):
         stop = min(start + step, shape[longest])
         for box in boxes((*shape[:longest], stop - start, *shape[longest + 1 :]), most):
-            moved = slice(start + box[longest].start, start + box[longest].stop)
-            yield (*box[:longest], moved, *box[longest + 1 :])
+            # No box is cut along one axis twice.
+            yield (*box[:longest], slice(start, stop), *box[longest + 1 :])
 
 
 def _memory_order(x: Array) -> Array:

@@ -52,7 +52,7 @@ def _integers(block: Doubles) -> tuple[Integers, Integers]:
 
 def _total(values: Integers, exponents: Integers) -> int:
     """Return the sum of ``values * 2**(exponents + _BASE)``, for values below 2**54."""
-    start = int(exponents.min(initial=0))
+    start = int(exponents.min())
     total = 0
     for shift, halves in ((0, values & ((1 << _HALF) - 1)), (_HALF, values >> _HALF)):
         # float64 adds these integers exactly: no sum in a block reaches 2**53.
