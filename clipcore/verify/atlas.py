@@ -205,7 +205,13 @@ def markdown(files: Sequence[ReportFile]) -> str:
     """
     atlas = merge(files)
     heads = ["implementation", "operation", "version", "level", *atlas.laws]
-    lines = [_line(heads), _line(["---"] * 4 + ["---:"] * len(atlas.laws))]
+    lines = [
+        "# The atlas",
+        "",
+        "Implementations of clipping by the laws that they keep, judged in exact arithmetic.",
+        "",
+    ]
+    lines += [_line(heads), _line(["---"] * 4 + ["---:"] * len(atlas.laws))]
     for row in atlas.rows:
         report = row.report
         version = f"{_prose(report.version) or '—'} ({row.environment})"

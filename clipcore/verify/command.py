@@ -21,6 +21,7 @@ __all__ = ["HOLDS", "USAGE", "UsageError", "add_arguments", "verify_command"]
 HOLDS, BROKEN, USAGE, INTERRUPTED = 0, 1, 2, 130
 OWN: Final = "clipcore"
 WIDE: Final = 140  # columns of a terminal that show counts and whole names
+UNCUT: Final = 200  # columns of a file or a pipe, where nothing needs to be cut
 
 
 class UsageError(Exception):
@@ -145,7 +146,7 @@ def _list() -> int:
     subjects = ready_made()
     rows = [(s.name, s.operation, version_of(s) or "–", s.note) for s in subjects if not missing(s)]
     console = Console()
-    wide = console if console.is_terminal else Console(width=WIDE)
+    wide = console if console.is_terminal else Console(width=UNCUT)
     wide.print(listing(rows, _absent(subjects)))
     return HOLDS
 
@@ -259,7 +260,7 @@ def _show(reports: Sequence[Report], skipped: Sequence[Skipped], *, details: boo
     console = Console(highlight=False, markup=False, emoji=False)
     narrow = console.is_terminal and console.width < WIDE
     if reports:
-        Console(width=None if console.is_terminal else WIDE).print(table(reports, narrow=narrow))
+        Console(width=None if console.is_terminal else UNCUT).print(table(reports, narrow=narrow))
         console.print(
             "✓ holds   ✗ broken by so many cases   ≠ differs by definition   – not tried", style="dim"
         )

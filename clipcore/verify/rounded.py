@@ -281,7 +281,7 @@ def _value_cases(
             tree = x if operation == "clip_by_value" else _nest(x, _normal(rng, 4, dtype))
             yield Case(operation, "ordinary", tree, (lower, upper))
     large = rounded([-1024, 1024, 0.5, -3], dtype)
-    for bounds in ((None, 2.0), (-2.0, None)):
+    for bounds in ((None, 2.0), (-2.0, None), (0, None)):
         tree = large if operation == "clip_by_value" else [large]
         yield Case(operation, "a bound that is None", tree, bounds, optional=True)
     if operation == "clip_by_value":

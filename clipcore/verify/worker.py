@@ -41,6 +41,8 @@ def main() -> None:
         for done, known in run.steps():
             answer(done=done, known=known)
         report = run.report(name, version)
+        if not report.counts:
+            raise SubjectError("offers nothing that is asked for")
         if definition not in ("", "contract") and asked["formula"] == "contract":
             run = _verification(asked, subject, dtypes, definition, definition, ())
             for _ in run.steps():
