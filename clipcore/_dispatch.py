@@ -1,5 +1,8 @@
-"""The library that arrays come from, and the engine that serves it."""
+"""The library that arrays come from: its namespace, its devices, and the engine that serves it."""
 
+import importlib
+import sys
+from functools import cache
 from typing import Any
 
 import array_api_compat
@@ -8,7 +11,23 @@ from clipcore_backends import Engine, backend_for
 
 from clipcore._typing import Array
 
-__all__ = ["engine_for", "is_array", "library_of", "namespace_of"]
+__all__ = [
+    "bring",
+    "device_of",
+    "engine_for",
+    "is_array",
+    "is_traced",
+    "is_writable",
+    "library_of",
+    "namespace_of",
+]
+
+# Libraries whose arrays have no array-API namespace, and the module that is one for them.
+_ADAPTED = {
+    "mlx": "clipcore._mlx",
+    "paddle": "clipcore._paddle",
+    "tensorflow": "clipcore._tensorflow",
+}
 
 
 def is_array(value: Any) -> bool:
@@ -19,6 +38,8 @@ def is_array(value: Any) -> bool:
     """
     if isinstance(value, np.ndarray | np.generic):
         return type(value) in (np.ndarray, np.memmap) or isinstance(value, np.generic)
+    if _package_of(value) in _ADAPTED:
+        return bool(_adapter(_package_of(value)).is_array(value))
     return bool(array_api_compat.is_array_api_obj(value))
 
 
@@ -26,14 +47,66 @@ def library_of(array: Array) -> str:
     """Return the name of an array's library, as in ``"numpy"``."""
     if isinstance(array, np.ndarray | np.generic):
         return "numpy"
+    if _package_of(array) in _ADAPTED:
+        return _package_of(array)
     return str(namespace_of(array).__name__).removeprefix("array_api_compat.").partition(".")[0]
 
 
 def namespace_of(array: Array) -> Any:
     """Return the array-API namespace of an array."""
-    return array_api_compat.array_namespace(array)
+    package = _package_of(array)
+    return _adapter(package) if package in _ADAPTED else array_api_compat.array_namespace(array)
+
+
+def device_of(array: Array) -> Any:
+    """Return the one device that an array lives on; None where it is spread over several, or traced."""
+    package = _package_of(array)
+    if package in _ADAPTED:
+        return _adapter(package).device(array)
+    device = array_api_compat.device(array)
+    if array_api_compat.is_jax_array(array):
+        return device if isinstance(device, sys.modules["jax"].Device) else None
+    return device
+
+
+def bring(array: Array, like: Array) -> Array:
+    """Return an array on the device of another one of its library."""
+    here, there = device_of(array), device_of(like)
+    if here is None or there is None or here == there:
+        return array
+    return array_api_compat.to_device(array, there)
+
+
+def is_traced(array: Array) -> bool:
+    """Tell whether an array has no values to look at yet: traced by a compiler, or lazy."""
+    package = _package_of(array)
+    if package in _ADAPTED:
+        return bool(_adapter(package).is_traced(array))
+    if array_api_compat.is_jax_array(array):
+        return isinstance(array, sys.modules["jax"].core.Tracer)
+    if array_api_compat.is_torch_array(array):
+        torch = sys.modules["torch"]
+        return bool(torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(array))
+    return bool(array_api_compat.is_lazy_array(array))
+
+
+def is_writable(array: Array) -> bool:
+    """Tell whether arrays of a library can be written in place."""
+    package = _package_of(array)
+    if package in _ADAPTED:
+        return bool(_adapter(package).is_writable(array))
+    return bool(array_api_compat.is_writeable_array(array))
 
 
 def engine_for(leaves: list[Array]) -> Engine | None:
     """Return the fast engine for arrays of one library, None where the portable one serves."""
     return backend_for(library_of(leaves[0]) if leaves else "numpy")
+
+
+def _package_of(value: object) -> str:
+    return type(value).__module__.partition(".")[0]
+
+
+@cache
+def _adapter(package: str) -> Any:
+    return importlib.import_module(_ADAPTED[package])

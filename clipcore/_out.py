@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import array_api_compat
 import numpy as np
 import optree
 
 from clipcore._checks import check_library, dtype_name
-from clipcore._dispatch import is_array
+from clipcore._dispatch import is_array, is_writable
 from clipcore._messages import shown
 from clipcore._trees import Flat, leaf_name
 from clipcore._typing import Array, Tree
@@ -56,7 +55,7 @@ def check_out(function: str, flat: Flat, out: Tree) -> list[Array]:
 def _check_writable(function: str, name: str, given: Array) -> None:
     if isinstance(given, np.ndarray):
         writable = given.flags.writeable
-    elif not array_api_compat.is_writeable_array(given):
+    elif not is_writable(given):
         raise TypeError(f"{function}: {name} cannot be written to in place; leave out= away")
     else:
         try:

@@ -9,12 +9,11 @@ below the normal range towards zero instead of asking whether the limit is ample
 import math
 from typing import Any, NamedTuple
 
-import array_api_compat
 import numpy as np
 from clipcore_backends._formats import COMPONENT, FORMATS, Format
 
 from clipcore._checks import dtype_name, offenders
-from clipcore._dispatch import namespace_of
+from clipcore._dispatch import bring, device_of, is_traced, namespace_of
 from clipcore._portable_sums import Groups, Precision, components, given_groups, measure_groups
 from clipcore._trees import Flat
 from clipcore._typing import Array
@@ -66,13 +65,15 @@ def clip(flat: Flat, limit: float | Array, request: Any) -> tuple[list[Array], A
     results = []
     for leaf in leaves:
         factor = _factor(xp, groups, bound, clipped, FORMATS[COMPONENT[dtype_name(leaf.dtype)]])
+        factor = _Factor(*(bring(part, leaf) for part in factor))
+        scales, fills, valid = (bring(part, leaf) for part in (clipped, refilled, bound.valid))
         parts = []
         for part in components(leaf):
-            scaled = _scaled(xp, xp.where(clipped, part, xp.zeros_like(part)), factor, groups.precision)
-            scaled = xp.where(refilled, xp.full_like(part, fill), scaled)
-            parts.append(xp.where(bound.valid, scaled, xp.full_like(part, math.nan)))
+            scaled = _scaled(xp, xp.where(scales, part, xp.zeros_like(part)), factor, groups.precision)
+            scaled = xp.where(fills, xp.full_like(part, fill), scaled)
+            parts.append(xp.where(valid, scaled, xp.full_like(part, math.nan)))
         result = parts[0] if len(parts) == 1 else _complex(xp, parts[0], parts[1], leaf.dtype)
-        results.append(xp.where(clipped | refilled | ~bound.valid, result, leaf))
+        results.append(xp.where(scales | fills | ~valid, result, leaf))
     return results, _norm(groups, leaves[0], request.axis)
 
 
@@ -95,7 +96,7 @@ def _norm(groups: Groups, leaf: Array, axis: tuple[int, ...] | None) -> Array:
 
 def _raise_if_any(broken: Array, flat: Flat, request: Any) -> None:
     xp = namespace_of(broken)
-    if any(array_api_compat.is_lazy_array(leaf) for leaf in flat.leaves):
+    if any(is_traced(leaf) for leaf in flat.leaves):
         raise ValueError(
             f"{request.function}: nonfinite is 'raise', which must look at values, and the leaves are traced "
             "or lazy; choose 'propagate' or 'zero'"
@@ -109,15 +110,13 @@ def _limit(limit: float | Array, groups: Groups) -> _Limit:
     xp, like = namespace_of(groups.hi), groups.hi
     dtype = groups.precision.dtype
     if not isinstance(limit, float):
-        hi = xp.astype(limit, dtype)
+        hi = bring(xp.astype(limit, dtype), like)
         valid = hi >= 0
         return _Limit(xp.where(valid, xp.abs(hi), xp.zeros_like(hi)), xp.zeros_like(hi), valid)
-    device = array_api_compat.device(like)
     with np.errstate(over="ignore"):
         rounded = float(np.asarray(limit).astype(dtype_name(dtype)))
-    hi = xp.asarray(rounded, dtype=dtype, device=device)
     rest = limit - rounded if rounded < math.inf else 0.0
-    return _Limit(hi, xp.asarray(rest, dtype=dtype, device=device), xp.asarray(True, device=device))
+    return _Limit(xp.full_like(like, rounded), xp.full_like(like, rest), like == like)
 
 
 def _factor(xp: Any, groups: Groups, limit: _Limit, clipped: Array, leaf: Format) -> _Factor:
@@ -147,26 +146,22 @@ def _factor(xp: Any, groups: Groups, limit: _Limit, clipped: Array, leaf: Format
 
 
 def _scaled(xp: Any, part: Array, factor: _Factor, precision: Precision) -> Array:
-    """Multiply; below the leaf's normal range round towards zero."""
+    """Multiply; what falls below the leaf's normal range is one step smaller before it is rounded."""
     facts = FORMATS[dtype_name(part.dtype)]
     exact = xp.astype(part, precision.dtype) * factor.guard * factor.value * factor.guard
     # Just below the smallest normal, rounding to nearest is still as fine as the margin allows for.
     small = xp.abs(exact) < facts.smallest_normal * (1 - 2.0**-7)
     tiny = xp.where(small, exact, xp.zeros_like(exact))
-    if dtype_name(precision.dtype) == dtype_name(part.dtype):
-        # The product is rounded already: one step down is below it, and a zero keeps its sign.
-        smallest = xp.full_like(exact, 2.0**facts.smallest)
-        less = xp.where(xp.abs(tiny) <= smallest, tiny * 0, tiny - xp.sign(tiny) * smallest)
-        return xp.where(small, less, exact)
-    half = 2.0 ** (-facts.smallest // 2)
-    other = 2.0 ** (-facts.smallest - -facts.smallest // 2)
-    cut = xp.trunc(tiny * half * other) / half / other
-    return xp.astype(xp.where(small, cut, exact), part.dtype)
+    smallest = 2.0**facts.smallest
+    less = xp.where(xp.abs(tiny) <= smallest, tiny * 0, tiny - xp.sign(tiny) * smallest)
+    return xp.astype(xp.where(small, less, exact), part.dtype)
 
 
 def _complex(xp: Any, real: Array, imag: Array, dtype: Any) -> Array:
     """Put complex numbers together; products with 1j alone would lose signs of zeros."""
-    unit = xp.asarray(1j, dtype=dtype, device=array_api_compat.device(real))
+    if hasattr(xp, "complex"):  # beyond the standard: torch has it
+        return xp.complex(real, imag)
+    unit = xp.asarray(1j, dtype=dtype, device=device_of(real))
     number = xp.astype(xp.abs(real), dtype) + xp.astype(xp.abs(imag), dtype) * unit
     number = xp.where(xp.signbit(imag), xp.conj(number), number)
     return xp.where(xp.signbit(real), -xp.conj(number), number)
@@ -174,7 +169,7 @@ def _complex(xp: Any, real: Array, imag: Array, dtype: Any) -> Array:
 
 def number(value: float, leaf: Array) -> Array:
     """Return a number as a 0-d array like the leaf."""
-    return namespace_of(leaf).asarray(value, dtype=leaf.dtype, device=array_api_compat.device(leaf))
+    return namespace_of(leaf).asarray(value, dtype=leaf.dtype, device=device_of(leaf))
 
 
 def copy(leaf: Array) -> Array:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from clipcore.verify.formats import Array, cast_bound, nan_components, order_keys, patterns
-from clipcore.verify.laws import Violation, same_bits
+from clipcore.verify.laws import Violation, has_subnormals, same_bits
 
 __all__ = [
     "Path",
+    "among_subnormals",
     "children",
     "form",
     "leaves",
@@ -117,6 +118,14 @@ def value_laws(x: Array, lower: Any, upper: Any, result: Array) -> Violation | N
                 law, message, f"element {index}", f"{values[0]} cut to [{values[1]}, {values[2]}]", values[3]
             )
     return None
+
+
+def among_subnormals(x: Array, lower: Any, upper: Any) -> bool:
+    """Return whether an element or a bound of a value clip is subnormal."""
+    if x.dtype.kind in "iu":
+        return False
+    given = [_bound_array(bound, x, "lower") for bound in (lower, upper) if bound is not None]
+    return any(has_subnormals(each) for each in (x, *given))
 
 
 def _bound_array(bound: Any, x: Array, side: Any) -> Array:

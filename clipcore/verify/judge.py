@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from clipcore.verify.calling import Drawn, Observation
-from clipcore.verify.form import form, leaves, rebuild, value_laws, walk
+from clipcore.verify.form import among_subnormals, form, leaves, rebuild, value_laws, walk
 from clipcore.verify.formats import Array
 from clipcore.verify.laws import (
     FLUSHED_LAWS,
@@ -44,6 +44,7 @@ __all__ = [
     "Terms",
     "Untried",
     "faults_of",
+    "flushed",
     "groups",
     "judge",
     "order_of",
@@ -120,6 +121,7 @@ class Terms:
 
 
 NUMPY: Final = Terms()
+INFINITE_FLOAT32: Final = 2.0**128 - 2.0**103  # from here on a limit rounds to infinity
 NO_NORM: Final = object()
 
 
@@ -233,18 +235,25 @@ def _violations(callee: Callee, case: Case, terms: Terms, first: Outcome) -> Ite
     if first.norm is not NO_NORM:
         yield from _of_scalar_norm(leaves(case.tree), order_of(case), first.norm, terms)
     if case.operation in VALUE_CLIPS:
-        yield from _of_value_clip(case, first.result)
+        yield from _of_value_clip(case, first.result, terms)
     else:
         yield from _of_norm_clip(callee, case, terms, first.result)
     twice = _again(callee, replace(case, tree=first.result))
     yield from _present([idempotence(leaves(first.result), leaves(twice))])
 
 
-def _of_value_clip(case: Case, result: Any) -> Iterator[Violation]:
+def flushed(group: Group, terms: Terms) -> bool:
+    """Return whether a library may take parts of a finite group for zero, or what becomes of them."""
+    return terms.flushes and group.finite and not keeps_normal(group, -1)
+
+
+def _of_value_clip(case: Case, result: Any, terms: Terms) -> Iterator[Violation]:
     """Yield the violations of a value or weight clip that came back in the right form."""
     for (path, x), y in zip(walk(case.tree), leaves(result), strict=True):
         chosen = case.keywords.get("where", lambda _path, _leaf: True)(path, x)
         lower, upper = case.arguments if chosen else (None, None)
+        if terms.flushes and among_subnormals(x, lower, upper):
+            continue
         yield from _present([value_laws(x, lower, upper, y)])
 
 
@@ -253,8 +262,7 @@ def _of_norm_clip(callee: Callee, case: Case, terms: Terms, result: Any) -> Iter
     before, after = leaves(case.tree), leaves(result)
     found = list(groups(case, before, after, terms))
     for group in found:
-        flushed = terms.flushes and group.finite and not keeps_normal(group)
-        yield from _present([law(group) for law in (FLUSHED_LAWS if flushed else GROUP_LAWS)])
+        yield from _present([law(group) for law in (FLUSHED_LAWS if flushed(group, terms) else GROUP_LAWS)])
     for power in POWERS:
         if not all(scales(group, power) for group in found):
             continue
@@ -285,8 +293,9 @@ def _of_norm(callee: Callee, case: Case, terms: Terms, result: Any) -> Iterator[
 
 def _of_scalar_norm(arrays: Sequence[Array], order: float, norm: Any, terms: Terms) -> Iterator[Violation]:
     """Yield the violations of one norm: its form and its accuracy."""
-    if not isinstance(norm, np.ndarray) or norm.shape != () or norm.dtype != terms.norm_dtype:
-        yield Violation("form", f"a norm is a 0-d {terms.norm_dtype} array", got=_kind(norm))
+    dtype = terms.norm_dtype if arrays else "float64"  # a tree without leaves is of no library
+    if not isinstance(norm, np.ndarray) or norm.shape != () or norm.dtype != dtype:
+        yield Violation("form", f"a norm is a 0-d {dtype} array", got=_kind(norm))
     else:
         yield from _accuracy(arrays, order, norm, terms)
 
@@ -313,6 +322,8 @@ def groups(
 ) -> Iterator[Group]:
     """Yield the norm groups of a case: the whole tree, or the slices of its one array."""
     limit, order = float(case.arguments[0]), order_of(case)
+    if terms.norm_dtype == "float32" and limit >= INFINITE_FLOAT32:
+        limit = math.inf
     axis = case.keywords.get("axis")
     if axis is None:
         yield Group(tuple(before), tuple(after), limit, order, terms.slack)

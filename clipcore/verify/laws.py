@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -53,6 +53,7 @@ __all__ = [
     "scaled_by",
     "scales",
     "tightness",
+    "without_subnormals",
 ]
 
 EPSILON = power_of_two(-44)  # the norm's relative error for components of 32 bits or less
@@ -233,7 +234,16 @@ def nonfinite(group: Group, mode: str = "propagate") -> Violation | None:
 
 
 GROUP_LAWS = (finite_range, nonfinite, bound, identity, tightness, direction)
-FLUSHED_LAWS = (nonfinite, bound, identity)  # what a library that takes subnormals for zero still keeps
+
+
+def flushed_bound(group: Group) -> Violation | None:
+    """Law 1 where subnormals are taken for zero."""
+    if not group.judgeable:
+        return None
+    return bound(replace(group, results=tuple(without_subnormals(y) for y in group.results)))
+
+
+FLUSHED_LAWS = (nonfinite, flushed_bound, identity)  # where subnormals are taken for zero
 
 
 def idempotence(once: Sequence[Array], twice: Sequence[Array]) -> Violation | None:
@@ -304,6 +314,12 @@ def has_subnormals(x: Array) -> bool:
     """Return whether a component is subnormal."""
     form, sizes = format_of(x.dtype), magnitudes(x)
     return bool(np.any((sizes != 0) & (sizes < 1 << (form.precision - 1))))
+
+
+def without_subnormals(x: Array) -> Array:
+    """Return x, flat, with its subnormal components replaced by zero."""
+    form, sizes = format_of(x.dtype), magnitudes(x)
+    return from_patterns(np.where(sizes < 1 << (form.precision - 1), 0, patterns(x)), x.dtype)
 
 
 def scaled_by(x: Array, power: int) -> Array:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from clipcore.verify.exact import exact_norm, ulp, ulps_away
-from clipcore.verify.form import leaves, walk
+from clipcore.verify.form import among_subnormals, leaves, walk
 from clipcore.verify.formats import (
     Array,
     Format,
@@ -28,7 +28,18 @@ from clipcore.verify.formats import (
     power_of_two,
 )
 from clipcore.verify.formulas import FORMULAS, Extended, Formula, extended
-from clipcore.verify.judge import NO_NORM, NORMS, VALUE_CLIPS, Case, Terms, groups, order_of, outcome, split
+from clipcore.verify.judge import (
+    NO_NORM,
+    NORMS,
+    VALUE_CLIPS,
+    Case,
+    Terms,
+    flushed,
+    groups,
+    order_of,
+    outcome,
+    split,
+)
 from clipcore.verify.laws import Group, Violation, approximate, has_subnormals
 from clipcore.verify.subject import Callee
 
@@ -71,7 +82,7 @@ def tolerant(
     if case.operation in NORMS:
         found += _of_norms(case, made.result, formula, terms)
     elif case.operation in VALUE_CLIPS:
-        found += _of_value_clip(case, made.result, formula)
+        found += _of_value_clip(case, made.result, formula, terms)
     else:
         found += _of_norm_clip(case, made.result, formula, terms)
         if made.norm is not NO_NORM:
@@ -103,7 +114,7 @@ def leaves_alone(case: Case, formula: Formula) -> bool:
 def _of_norm_clip(case: Case, result: Any, formula: Formula, terms: Terms) -> Iterator[Violation]:
     """Yield what is wrong with the elements of a norm clip, one violation for each group."""
     for group in groups(case, leaves(case.tree), leaves(result), terms):
-        if terms.flushes and any(has_subnormals(x) for x in (*group.inputs, *group.results)):
+        if flushed(group, terms):
             continue
         fault = _first_fault(group, case.operation, formula) or _changed_inside(group, formula)
         if fault:
@@ -316,11 +327,13 @@ def _largest_norm(norm: Any) -> Fraction:
 # --- clips by value ------------------------------------------------------------------------------------
 
 
-def _of_value_clip(case: Case, result: Any, formula: Formula) -> Iterator[Violation]:
+def _of_value_clip(case: Case, result: Any, formula: Formula, terms: Terms) -> Iterator[Violation]:
     """Yield what is wrong with the elements of a value or weight clip, one violation for each leaf."""
     chosen: Callable[[Any, Any], bool] = case.keywords.get("where") or (lambda _path, _leaf: True)
     for (path, x), y in zip(walk(case.tree), leaves(result), strict=True):
         lower, upper = case.arguments if chosen(path, x) else (None, None)
+        if terms.flushes and among_subnormals(x, lower, upper):
+            continue
         fault = _first_outside(
             np.asarray(x), y, _bounds(lower, x, "lower"), _bounds(upper, x, "upper"), formula
         )

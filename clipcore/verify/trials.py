@@ -38,6 +38,7 @@ DTYPES: Final = (*REAL, *COMPLEX, *INTEGERS)
 AIMED: Final = 150  # exactly judged cases of each dtype
 LARGEST: Final = 10_000  # elements of an exactly judged case; larger ones would take most of the time
 FLUSHING: Final = ("jax.numpy", "tensorflow")  # libraries that take subnormals for zero
+IMMUTABLE: Final = ("jax.numpy", "tensorflow")  # libraries whose arrays cannot be written
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,13 @@ class Plan:
     def _may_hold(self, trial: Trial) -> bool:
         """Return whether the subject can be given a case's leaves: nothing that is only NumPy's to others."""
         found = [leaf for _, leaf in walk(trial.case.tree)]
+        if "out" in trial.case.keywords and _canonical(self.library_name) in IMMUTABLE:
+            return False
         if not trial.row and any(np.asarray(leaf).dtype.name not in self.dtypes for leaf in found):
             return False
         return self.library_name == "numpy" or all(
             isinstance(leaf, np.ndarray) and leaf.dtype.isnative and _held(self.library_name, leaf.dtype.name)
-            for leaf in found
+            for leaf in (*found, *(x for x in trial.case.arguments if isinstance(x, np.ndarray)))
         )
 
     def _rounded(self, dtype: np.dtype[Any], extra: int) -> Iterator[Trial]:
@@ -204,7 +207,12 @@ def _terms(library_name: str) -> Terms:
         return Terms()
     double = _held(library_name, "float64")
     slack = power_of_two(-44) if double else power_of_two(-20)
-    return Terms(slack, library_name in FLUSHING, "float64" if double else "float32", 4)
+    return Terms(slack, _canonical(library_name) in FLUSHING, "float64" if double else "float32", 4)
+
+
+def _canonical(library_name: str) -> str:
+    """Return the name of a library's module, `jax.numpy` of `jax`."""
+    return library_name if library_name == "numpy" else library(library_name).name
 
 
 @functools.lru_cache
