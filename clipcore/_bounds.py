@@ -8,7 +8,7 @@ import numpy as np
 from clipcore_backends._formats import FORMATS
 
 from clipcore._checks import check_library, dtype_name, is_nan, is_number
-from clipcore._dispatch import is_array
+from clipcore._dispatch import constant, is_array
 from clipcore._messages import shown
 from clipcore._typing import Array, Bound
 
@@ -43,7 +43,7 @@ def check_bounds(function: str, lower: Bound, upper: Bound) -> None:
     numbers = (
         lower is not None and upper is not None and not is_array_bound(lower) and not is_array_bound(upper)
     )
-    if numbers and _exact(lower) > _exact(upper):
+    if numbers and _cross(lower, upper):
         raise ValueError(
             f"{function}: lower is {shown(lower)} and upper is {shown(upper)}; give a lower bound "
             "that is not above the upper one"
@@ -105,6 +105,7 @@ def round_bounds(
     return low, high
 
 
+@constant
 def _round_upper(function: str, bound: Bound, name: str) -> float | int | None:
     value, low, high = _exact(bound), *_range(name)
     if value == math.inf:
@@ -120,6 +121,7 @@ def _round_upper(function: str, bound: Bound, name: str) -> float | int | None:
     return _floor(Fraction(value), name) if value else float(bound)
 
 
+@constant
 def _round_lower(function: str, bound: Bound, name: str) -> float | int | None:
     value, low, high = _exact(bound), *_range(name)
     if value == -math.inf:
@@ -133,6 +135,11 @@ def _round_lower(function: str, bound: Bound, name: str) -> float | int | None:
     if value < low:
         return low
     return -_floor(-Fraction(value), name) if value else float(bound)
+
+
+@constant
+def _cross(lower: Bound, upper: Bound) -> bool:
+    return _exact(lower) > _exact(upper)
 
 
 def _exact(bound: Bound) -> Fraction | float:

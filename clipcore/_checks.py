@@ -28,6 +28,9 @@ __all__ = [
     "offenders",
 ]
 
+# What a library has but cannot compare.
+_UNORDERED = {"torch": ("uint16", "uint32", "uint64")}
+
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 
 
@@ -45,7 +48,7 @@ def is_number(value: object) -> bool:
     """Tell a real number, of Python or NumPy, from anything else; a bool is none."""
     if isinstance(value, np.generic):
         return value.dtype.kind in "iuf" or value.dtype.name == "bfloat16"
-    return isinstance(value, Real | Decimal) and not isinstance(value, bool)
+    return isinstance(value, (Real, Decimal)) and not isinstance(value, bool)
 
 
 def is_nan(value: Any) -> bool:
@@ -74,15 +77,17 @@ def check_real(function: str, name: str, leaf: Array) -> None:
     advice = "bounds are for integers, float16, bfloat16, float32 and float64: convert it first"
     reals = [*_INTEGERS, "float16", "bfloat16", "float32", "float64"]
     check_dtype(function, name, leaf, reals, advice)
+    library = library_of(leaf)
+    if dtype_name(leaf.dtype) in _UNORDERED.get(library, ()):
+        raise TypeError(
+            f"{function}: {name} has dtype {dtype_name(leaf.dtype)}, which {library} cannot compare; "
+            "convert it to int64 first"
+        )
 
 
 def check_choice(function: str, argument: str, value: object, choices: tuple[Any, ...]) -> None:
     """Raise ValueError unless `value` is one of `choices`."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, str | int | float | np.number)
-        or value not in choices
-    ):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, np.number)) or value not in choices:
         listed = ", ".join(map(repr, choices))
         raise ValueError(f"{function}: {argument} is {shown(value)}; choose one of {listed}")
 
@@ -102,18 +107,23 @@ def as_number(function: str, argument: str, value: Any) -> float | None:
     ValueError
         For arrays with dimensions, and numbers that no float can hold.
     """
-    kind = f"{function}: {argument} is {shown(value)}"
+
+    given = value
+
+    def told(what: str) -> str:
+        return f"{function}: {argument} is {shown(given)}{what}"
+
     if is_array(value) and not isinstance(value, np.generic):
         if value.ndim:
-            raise ValueError(f"{kind}, an array of shape {tuple(value.shape)}; give one number")
+            raise ValueError(told(f", an array of shape {tuple(value.shape)}; give one number"))
         name = dtype_name(value.dtype)
         if library_of(value) != "numpy":
             if not namespace_of(value).isdtype(value.dtype, ("integral", "real floating")):
-                raise TypeError(f"{kind} of dtype {name}; give a real number")
+                raise TypeError(told(f" of dtype {name}; give a real number"))
             return None
         value = value[()]
     if not is_number(value):
-        raise TypeError(f"{kind} of type {type(value).__name__}; give a real number")
+        raise TypeError(told(f" of type {type(value).__name__}; give a real number"))
     if is_nan(value):
         return math.nan
     try:
@@ -121,7 +131,7 @@ def as_number(function: str, argument: str, value: Any) -> float | None:
     except OverflowError:
         number = math.inf
     if math.isinf(number) and number != value:
-        raise ValueError(f"{kind}, which no float can hold; give a number within 1.8e308 or an infinity")
+        raise ValueError(told(", which no float can hold; give a number within 1.8e308 or an infinity"))
     return number
 
 
@@ -155,7 +165,7 @@ def check_axis(function: str, axis: Axis, ndim: int) -> tuple[int, ...] | None:
         return None
     entries = axis if isinstance(axis, tuple) else (axis,)
     for entry in entries:
-        if isinstance(entry, bool) or not isinstance(entry, int | np.integer):
+        if isinstance(entry, bool) or not isinstance(entry, (int, np.integer)):
             raise TypeError(f"{function}: axis is {shown(axis)}; give an int, a tuple of ints, or None")
         if not -ndim <= entry < ndim:
             raise ValueError(f"{function}: axis is {shown(axis)}, but x.ndim is {ndim}; give axes that x has")

@@ -44,7 +44,7 @@ _SCALAR: Any = SimpleNamespace(
 
 
 def _namespace(number: Array) -> Any:
-    return np if isinstance(number, np.ndarray | np.generic) else _SCALAR
+    return np if isinstance(number, (np.ndarray, np.generic)) else _SCALAR
 
 
 class Norm(NamedTuple):

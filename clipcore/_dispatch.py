@@ -2,8 +2,8 @@
 
 import importlib
 import sys
-from functools import cache
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import array_api_compat
 import numpy as np
@@ -13,6 +13,7 @@ from clipcore._typing import Array
 
 __all__ = [
     "bring",
+    "constant",
     "device_of",
     "engine_for",
     "is_array",
@@ -21,6 +22,8 @@ __all__ = [
     "library_of",
     "namespace_of",
 ]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Libraries whose arrays have no array-API namespace, and the module that is one for them.
 _ADAPTED = {
@@ -36,33 +39,47 @@ def is_array(value: Any) -> bool:
     A subclass of ``numpy.ndarray`` (masked, with units) has a meaning that would be lost;
     ``numpy.memmap`` has none besides its data.
     """
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, (np.ndarray, np.generic)):
         return type(value) in (np.ndarray, np.memmap) or isinstance(value, np.generic)
-    if _package_of(value) in _ADAPTED:
-        return bool(_adapter(_package_of(value)).is_array(value))
+    if value is None or isinstance(value, (int, float)):
+        return False
+    package = _package_of(value)
+    if package == "torch":
+        return isinstance(value, sys.modules["torch"].Tensor)
+    if package in _ADAPTED:
+        return bool(_module(_ADAPTED[package]).is_array(value))
     return bool(array_api_compat.is_array_api_obj(value))
 
 
 def library_of(array: Array) -> str:
     """Return the name of an array's library, as in ``"numpy"``."""
-    if isinstance(array, np.ndarray | np.generic):
+    if isinstance(array, (np.ndarray, np.generic)):
         return "numpy"
-    if _package_of(array) in _ADAPTED:
-        return _package_of(array)
+    package = _package_of(array)
+    if package == "torch" or package in _ADAPTED:
+        return package
     return str(namespace_of(array).__name__).removeprefix("array_api_compat.").partition(".")[0]
 
 
 def namespace_of(array: Array) -> Any:
     """Return the array-API namespace of an array."""
     package = _package_of(array)
-    return _adapter(package) if package in _ADAPTED else array_api_compat.array_namespace(array)
+    if package in _ADAPTED:
+        return _module(_ADAPTED[package])
+    if package == "torch":  # not asked of array_api_compat, whose caches torch.compile warns of
+        from array_api_compat import torch
+
+        return torch
+    return array_api_compat.array_namespace(array)
 
 
 def device_of(array: Array) -> Any:
     """Return the one device that an array lives on; None where it is spread over several, or traced."""
     package = _package_of(array)
     if package in _ADAPTED:
-        return _adapter(package).device(array)
+        return _module(_ADAPTED[package]).device(array)
+    if package == "torch":
+        return array.device
     device = array_api_compat.device(array)
     if array_api_compat.is_jax_array(array):
         return device if isinstance(device, sys.modules["jax"].Device) else None
@@ -81,12 +98,12 @@ def is_traced(array: Array) -> bool:
     """Tell whether an array has no values to look at yet: traced by a compiler, or lazy."""
     package = _package_of(array)
     if package in _ADAPTED:
-        return bool(_adapter(package).is_traced(array))
-    if array_api_compat.is_jax_array(array):
-        return isinstance(array, sys.modules["jax"].core.Tracer)
-    if array_api_compat.is_torch_array(array):
+        return bool(_module(_ADAPTED[package]).is_traced(array))
+    if package == "torch":
         torch = sys.modules["torch"]
         return bool(torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(array))
+    if array_api_compat.is_jax_array(array):
+        return isinstance(array, sys.modules["jax"].core.Tracer)
     return bool(array_api_compat.is_lazy_array(array))
 
 
@@ -94,8 +111,8 @@ def is_writable(array: Array) -> bool:
     """Tell whether arrays of a library can be written in place."""
     package = _package_of(array)
     if package in _ADAPTED:
-        return bool(_adapter(package).is_writable(array))
-    return bool(array_api_compat.is_writeable_array(array))
+        return bool(_module(_ADAPTED[package]).is_writable(array))
+    return package == "torch" or bool(array_api_compat.is_writeable_array(array))
 
 
 def engine_for(leaves: list[Array]) -> Engine | None:
@@ -103,10 +120,15 @@ def engine_for(leaves: list[Array]) -> Engine | None:
     return backend_for(library_of(leaves[0]) if leaves else "numpy")
 
 
+def constant(function: _Function) -> _Function:
+    """Mark a function of numbers alone: torch.compile calls it instead of tracing into it."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 def _package_of(value: object) -> str:
     return type(value).__module__.partition(".")[0]
 
 
-@cache
-def _adapter(package: str) -> Any:
-    return importlib.import_module(_ADAPTED[package])
+def _module(name: str) -> Any:
+    return sys.modules[name] if name in sys.modules else importlib.import_module(name)

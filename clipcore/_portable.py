@@ -13,7 +13,7 @@ import numpy as np
 from clipcore_backends._formats import COMPONENT, FORMATS, Format
 
 from clipcore._checks import dtype_name, offenders
-from clipcore._dispatch import bring, device_of, is_traced, namespace_of
+from clipcore._dispatch import bring, constant, device_of, is_traced, namespace_of
 from clipcore._portable_sums import Groups, Precision, components, given_groups, measure_groups
 from clipcore._trees import Flat
 from clipcore._typing import Array
@@ -113,10 +113,15 @@ def _limit(limit: float | Array, groups: Groups) -> _Limit:
         hi = bring(xp.astype(limit, dtype), like)
         valid = hi >= 0
         return _Limit(xp.where(valid, xp.abs(hi), xp.zeros_like(hi)), xp.zeros_like(hi), valid)
-    with np.errstate(over="ignore"):
-        rounded = float(np.asarray(limit).astype(dtype_name(dtype)))
+    rounded = _rounded(limit, dtype_name(dtype))
     rest = limit - rounded if rounded < math.inf else 0.0
     return _Limit(xp.full_like(like, rounded), xp.full_like(like, rest), like == like)
+
+
+@constant
+def _rounded(limit: float, dtype: str) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.asarray(limit).astype(dtype))
 
 
 def _factor(xp: Any, groups: Groups, limit: _Limit, clipped: Array, leaf: Format) -> _Factor:
@@ -153,7 +158,7 @@ def _scaled(xp: Any, part: Array, factor: _Factor, precision: Precision) -> Arra
     small = xp.abs(exact) < facts.smallest_normal * (1 - 2.0**-7)
     tiny = xp.where(small, exact, xp.zeros_like(exact))
     smallest = 2.0**facts.smallest
-    less = xp.where(xp.abs(tiny) <= smallest, tiny * 0, tiny - xp.sign(tiny) * smallest)
+    less = xp.where(xp.abs(tiny) <= smallest, tiny * 0.0, tiny - xp.sign(tiny) * smallest)
     return xp.astype(xp.where(small, less, exact), part.dtype)
 
 
@@ -202,8 +207,8 @@ def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
         return xp.where(high, xp.full_like(result, info.max), result)
     if bound.dtype == dtype:
         return bound
-    with np.errstate(over="ignore"):
-        cast = xp.astype(bound, dtype)
+    low, high = _beyond(xp, bound, FORMATS[dtype_name(dtype)].largest)
+    cast = xp.astype(xp.where(low | high, xp.zeros_like(bound), bound), dtype)
     if xp.isdtype(bound.dtype, "real floating"):
         # What rounding leaves has no more bits than the bound had.
         back = xp.astype(cast, bound.dtype)
@@ -215,5 +220,21 @@ def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
         back = xp.astype(xp.where(within, cast, xp.zeros_like(cast)), bound.dtype)
         wrong = xp.where(within, back < bound, cast < 0) if up else xp.where(within, back > bound, cast > 0)
     towards = xp.full_like(cast, math.inf if up else -math.inf)
-    with np.errstate(over="ignore"):
-        return xp.where(wrong, xp.nextafter(cast, towards), cast)
+    wrong = wrong & ~(low | high)
+    result = xp.where(wrong, xp.nextafter(xp.where(wrong, cast, xp.ones_like(cast)), towards), cast)
+    largest = xp.full_like(cast, FORMATS[dtype_name(dtype)].largest)
+    result = xp.where(low, -largest if up else towards, result)
+    return xp.where(high, towards if up else largest, result)
+
+
+def _beyond(xp: Any, bound: Array, largest: float) -> tuple[Array, Array]:
+    """Tell which finite elements are below, and which above, all finite numbers of a dtype."""
+    never = xp.zeros_like(bound, dtype=xp.bool)
+    if xp.isdtype(bound.dtype, "real floating"):
+        if FORMATS[dtype_name(bound.dtype)].largest <= largest:
+            return never, never
+        return (bound < -largest) & (bound > -math.inf), (bound > largest) & (bound < math.inf)
+    info = xp.iinfo(bound.dtype)
+    most = int(min(largest, 2.0**64))
+    low = bound < -most if info.min < -most else never
+    return low, bound > most if info.max > most else never

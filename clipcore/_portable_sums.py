@@ -126,7 +126,9 @@ def given_groups(norm: Any, like: Array) -> Groups:
     has_nan, has_infinity = xp.isnan(value), xp.isinf(value)
     value = xp.where(has_nan | has_infinity, xp.zeros_like(value), value)
     scale = _scale_for(xp, value, precision.large, precision.small, precision.step)
-    return Groups(value * scale, value * 0, scale, has_nan, has_infinity, precision, precision.unit_roundoff)
+    return Groups(
+        value * scale, value * 0.0, scale, has_nan, has_infinity, precision, precision.unit_roundoff
+    )
 
 
 def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
@@ -141,7 +143,7 @@ def _groups_first(xp: Any, x: Array, axis: tuple[int, ...] | None) -> Array:
     if axis is None:
         return xp.reshape(x, (math.prod(x.shape),))
     kept = tuple(k for k in range(x.ndim) if k not in axis)
-    shape = (*(x.shape[k] for k in kept), math.prod(x.shape[k] for k in axis))
+    shape = (*(x.shape[k] for k in kept), math.prod([x.shape[k] for k in axis]))
     return xp.reshape(xp.permute_dims(x, (*kept, *axis)), shape)
 
 
@@ -175,7 +177,7 @@ def _chained_sum(xp: Any, x: Array) -> Array:
 
 def _largest(xp: Any, x: Array) -> Array:
     """Return the largest magnitude along the last axis, zero of none."""
-    return xp.max(x, axis=-1) if x.shape[-1] else xp.sum(x, axis=-1)
+    return xp.sum(x, axis=-1) if 0 in x.shape else xp.max(x, axis=-1)
 
 
 def _careful(xp: Any, rows: list[list[Array]], order: Order, precision: Precision) -> tuple[Array, ...]:

@@ -1,0 +1,305 @@
+"""Every array library that clipcore is tested on: how its arrays are made, what is asked of it, and its gaps.
+
+``python tests/libraries.py`` prints the table of the README.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from clipcore.verify.calling import Call, Observation, keywords_of, observe
+from clipcore.verify.calling import Library as Arrays
+from clipcore.verify.calling import library as arrays_of
+from clipcore.verify.formats import power_of_two
+from clipcore.verify.judge import Terms
+
+FLOATING = ("float16", "bfloat16", "float32", "float64")
+COMPLEX = ("complex64", "complex128")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+NO_SUCH_DTYPE = "the library has no such dtype"
+NO_FLOAT64 = "without jax_enable_x64 JAX has no 64-bit numbers"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is particular about a library.
+
+    Attributes
+    ----------
+    module : str
+        What has to be installed.
+    title : str
+        The row of the README's table; empty for a further way of running the library of the row above.
+    gaps : dict
+        Why a dtype is not served, by its name; "norms: float16" is about norms and norm clips alone.
+    has_float64, flushes : bool
+        Whether norms are float64, and whether subnormals are taken for zero.
+    count : int
+        How many aimed cases are tried of each operation and dtype: fewer where a call is slow.
+    length : int
+        Where a library compiles for every shape: arrays are padded with zeros to this many elements.
+    compiled : str
+        The name of the compiler that the functions go through.
+    device : str
+        Of array-api-strict.
+    setting : str
+        An environment variable that must be "1", or where it starts with "!" must not, in this process.
+    writable, lazy : bool
+        Whether its arrays can be `out`, and whether they have no values until they are computed.
+    """
+
+    module: str
+    title: str = ""
+    gaps: dict[str, str] = field(default_factory=dict)
+    has_float64: bool = True
+    flushes: bool = False
+    count: int = 60
+    length: int = 0
+    compiled: str = ""
+    device: str = ""
+    setting: str = ""
+    writable: bool = True
+    lazy: bool = False
+
+
+_STRICT = dict.fromkeys(("float16", "bfloat16"), NO_SUCH_DTYPE)
+_WIDE = dict.fromkeys(("float64", "complex128", "int64", "uint64"), NO_FLOAT64)
+_TORCH = dict.fromkeys(("uint16", "uint32", "uint64"), "PyTorch cannot compare numbers of that dtype")
+
+
+class Library(Enum):
+    """An array library, or one more way of running it."""
+
+    NUMPY = Traits("numpy", "NumPy")
+    STRICT = Traits("array_api_strict", "array-api-strict", _STRICT, device="CPU_DEVICE")
+    STRICT_OTHER_DEVICE = Traits("array_api_strict", gaps=_STRICT, device="device1", count=20)
+    STRICT_NO_FLOAT64 = Traits(
+        "array_api_strict",
+        gaps={**_STRICT, "float64": NO_SUCH_DTYPE, "complex128": NO_SUCH_DTYPE},
+        has_float64=False,
+        device="no_float64",
+    )
+    TORCH = Traits("torch", "PyTorch", _TORCH)
+    TORCH_COMPILE = Traits("torch", gaps=_TORCH, compiled="torch", length=40, count=30)
+    JAX = Traits(
+        "jax",
+        "JAX",
+        _WIDE,
+        has_float64=False,
+        flushes=True,
+        writable=False,
+        length=40,
+        setting="!JAX_ENABLE_X64",
+    )
+    JAX_JIT = Traits(
+        "jax",
+        gaps=_WIDE,
+        has_float64=False,
+        flushes=True,
+        writable=False,
+        length=40,
+        compiled="jax",
+        setting="!JAX_ENABLE_X64",
+    )
+    JAX_X64 = Traits(
+        "jax", "JAX with jax_enable_x64", flushes=True, writable=False, length=40, setting="JAX_ENABLE_X64"
+    )
+    JAX_X64_JIT = Traits(
+        "jax", flushes=True, writable=False, length=40, compiled="jax", setting="JAX_ENABLE_X64"
+    )
+    DASK = Traits("dask.array", "dask.array", count=8, lazy=True)
+
+    @property
+    def library_name(self) -> str:
+        """How clipcore's messages name it."""
+        return self.value.module.partition(".")[0]
+
+    @property
+    def terms(self) -> Terms:
+        """What the contract asks of the library."""
+        if self is Library.NUMPY:
+            return Terms()
+        slack = power_of_two(-44) if self.value.has_float64 else power_of_two(-21)
+        return Terms(slack, self.value.flushes, "float64" if self.value.has_float64 else "float32", 4)
+
+    def missing(self) -> str:
+        """Say what is not there, empty where everything is."""
+        if importlib.util.find_spec(self.value.module.partition(".")[0]) is None:
+            return f"{self.value.module} is not installed"
+        return ""
+
+    def unfit(self) -> str:
+        """Say why this process cannot run the library this way, empty where it can."""
+        name = self.value.setting.removeprefix("!")
+        if not name or (os.environ.get(name) == "1") != self.value.setting.startswith("!"):
+            return ""
+        how = "with" if name == self.value.setting else "without"
+        return f"one process runs JAX one way: run again {how} {name}=1"
+
+    def gap(self, operation: str, dtype: str) -> str:
+        """Say why an operation does not take a dtype here, empty where it does."""
+        gaps = self.value.gaps
+        by_norm = "" if operation in ("clip_by_value", "clip_weights") else gaps.get(f"norms: {dtype}", "")
+        return gaps.get(dtype, "") or by_norm
+
+    def arrays(self) -> Arrays:
+        """How NumPy arrays become the library's, and the other way round."""
+        if self.value.device:
+            strict = importlib.import_module("array_api_strict")
+            device, kind = strict.Device(self.value.device), type(strict.zeros(1))
+            return Arrays(
+                "array_api_strict",
+                lambda x: strict.asarray(np.array(x), device=device, copy=True),
+                lambda x: np.array(np.from_dlpack(x)),
+                lambda x: isinstance(x, kind) and x.device == device,
+            )
+        if self is Library.DASK:
+            dask = importlib.import_module("dask.array")
+            return Arrays(
+                "dask.array",
+                lambda x: dask.from_array(np.array(x), chunks=7),
+                lambda x: x.compute(scheduler="synchronous"),
+                lambda x: isinstance(x, dask.Array),
+            )
+        return arrays_of(self.value.module)
+
+    def callee(self, function: Callable[..., Any]) -> Callee:
+        """Return a function of clipcore as the kit calls it, with arrays of this library."""
+        return Callee(function, self)
+
+
+class Callee:
+    """A function that is called with NumPy arrays and runs on those of a library."""
+
+    def __init__(self, function: Callable[..., Any], library: Library) -> None:
+        self.keywords = frozenset(keywords_of(function))
+        running = {"": lambda f: f, "jax": _jax_jit, "torch": _torch_compile}[library.value.compiled](
+            function
+        )
+        if library is Library.DASK:
+            running = _without_compute(running)
+        self._call = Call(running, library.arrays(), False, None, None)
+
+    def observe(self, tree: Any, arguments: Sequence[Any] = (), keywords: Any = None) -> Observation:
+        """Call it once."""
+        return observe(self._call, tree, arguments, keywords)
+
+
+def _without_compute(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call with a dask in which nothing can be computed."""
+    dask = importlib.import_module("dask")
+
+    def refuse(*_arguments: Any, **_keywords: Any) -> Any:
+        raise AssertionError("a hidden compute")
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        with dask.config.set(scheduler=refuse):
+            return function(*arguments, **keywords)
+
+    return call
+
+
+def _jax_jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile for each structure once: the limit of a norm clip is traced, bounds are constants."""
+    jax = importlib.import_module("jax")
+
+    @functools.cache
+    def compiled(names: tuple[tuple[str, Any], ...]) -> Any:
+        return jax.jit(functools.partial(function, **dict(names)))
+
+    def call(tree: Any, *arguments: Any, **keywords: Any) -> Any:
+        if len(arguments) == 2:
+            return jax.jit(lambda x: function(x, *arguments, **keywords))(tree)
+        limits = (jax.numpy.asarray(each, dtype=float) for each in arguments)
+        return compiled(tuple(sorted(keywords.items())))(tree, *limits)
+
+    return call
+
+
+def _torch_compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile without a break in the graph; the limit of a norm clip is a tensor, bounds are constants."""
+    torch = importlib.import_module("torch")
+    torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = 64
+
+    @functools.cache
+    def compiled(constants: tuple[Any, ...], names: tuple[tuple[str, Any], ...]) -> Any:
+        @torch.compile(fullgraph=True, dynamic=False)  # type: ignore[untyped-decorator]
+        def run(tree: Any, *limits: Any) -> Any:
+            return function(tree, *limits, *constants, **dict(names))
+
+        return run
+
+    def call(tree: Any, *arguments: Any, **keywords: Any) -> Any:
+        by_norm = len(arguments) < 2
+        limits = [torch.tensor(each, dtype=torch.float64) for each in arguments if by_norm]
+        constants = () if by_norm else arguments
+        return compiled(constants, tuple(sorted(keywords.items())))(tree, *limits)
+
+    return call
+
+
+GROUPS = {
+    "float16": ("float16",),
+    "bfloat16": ("bfloat16",),
+    "float32": ("float32",),
+    "float64": ("float64",),
+    "complex64": ("complex64",),
+    "complex128": ("complex128",),
+}
+
+
+def table() -> str:
+    """Return the table of the README: function × library × dtype, every "no" explained."""
+    notes: list[str] = []
+
+    def cell(library: Library, operation: str, names: tuple[str, ...]) -> str:
+        reasons = dict.fromkeys(filter(None, (library.gap(operation, name) for name in names)))
+        for reason in reasons:
+            if reason not in notes:
+                notes.append(reason)
+        marks = "".join(f"[^{notes.index(reason) + 1}]" for reason in reasons)
+        refused = [name for name in names if library.gap(operation, name)]
+        return "✓" if not refused else f"–{marks}" if len(refused) == len(names) else f"✓{marks}"
+
+    rows = []
+    for title, operation, groups in (
+        ("`l1_norm`, `l2_norm`, `global_norm` and the clips by them", "l2_norm", {**GROUPS}),
+        (
+            "`clip_by_value`, `clip_weights`",
+            "clip_by_value",
+            {**{name: GROUPS[name] for name in FLOATING}, "integers": INTEGERS},
+        ),
+    ):
+        rows += [f"| {title} | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
+        for library in Library:
+            if library.value.title:
+                cells = " | ".join(cell(library, operation, names) for names in groups.values())
+                rows.append(f"| {library.value.title} | {cells} |")
+        rows.append("")
+    return "\n".join([*rows, *(f"[^{number}]: {note}." for number, note in enumerate(notes, 1))])
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let a library warn of what is its own affair."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+if __name__ == "__main__":
+    print(table())  # noqa: T201
