@@ -36,12 +36,16 @@ _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 3
 
 def dtype_name(dtype: Any) -> str:
     """Return the plain name of any library's dtype, as in ``"float32"``."""
-    return _numpy_name(dtype) if isinstance(dtype, np.dtype) else str(dtype).rpartition(".")[2]
+    return _numpy_name(dtype) if isinstance(dtype, np.dtype) else _last_word(str(dtype))
 
 
 @cache
 def _numpy_name(dtype: np.dtype[Any]) -> str:
     return dtype.name
+
+
+def _last_word(text: str) -> str:
+    return text.rstrip("'>").rpartition(".")[2].rpartition("'")[2]
 
 
 def is_number(value: object) -> bool:
@@ -63,7 +67,12 @@ def check_dtype(function: str, name: str, leaf: Array, allowed: Sequence[str], a
 
 
 def check_floating(function: str, flat: Flat) -> None:
-    """Raise TypeError unless all leaves have a norm: floating-point and complex ones."""
+    """Raise TypeError unless all leaves have a norm: dense floating-point and complex ones."""
+    if flat.library == "sparse":
+        raise TypeError(
+            f"{function}: {flat.name(0)} is a sparse array, which has no norms here; give x.data, which has "
+            "the same norm where fill_value is 0, or x.todense()"
+        )
     for index, leaf in enumerate(flat.leaves):
         if dtype_name(leaf.dtype) not in COMPONENT:
             raise TypeError(
@@ -107,7 +116,6 @@ def as_number(function: str, argument: str, value: Any) -> float | None:
     ValueError
         For arrays with dimensions, and numbers that no float can hold.
     """
-
     given = value
 
     def told(what: str) -> str:

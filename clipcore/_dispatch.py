@@ -91,6 +91,8 @@ def bring(array: Array, like: Array) -> Array:
     here, there = device_of(array), device_of(like)
     if here is None or there is None or here == there:
         return array
+    if _package_of(array) in _ADAPTED:
+        return namespace_of(array).asarray(array, device=there)
     return array_api_compat.to_device(array, there)
 
 
@@ -113,6 +115,43 @@ def is_writable(array: Array) -> bool:
     if package in _ADAPTED:
         return bool(_module(_ADAPTED[package]).is_writable(array))
     return package == "torch" or bool(array_api_compat.is_writeable_array(array))
+
+
+def write(array: Array, value: Array) -> None:
+    """Give a writable array other values."""
+    package = _package_of(array)
+    if package in _ADAPTED:
+        _module(_ADAPTED[package]).write(array, value)
+    else:
+        array[...] = value
+
+
+def is_read_only(array: Array) -> bool:
+    """Tell whether an array cannot be written although its library's can."""
+    if _package_of(array) in _ADAPTED:
+        return False
+    nothing = (slice(0, 0),) * array.ndim
+    try:
+        array[nothing] = array[nothing]
+    except (ValueError, RuntimeError):
+        return True
+    return False
+
+
+def has_known_shape(array: Array) -> bool:
+    """Tell whether all lengths of an array are known; under dask and ``tf.function`` they need not be."""
+    try:
+        return not any(length is None or length != length for length in array.shape)
+    except ValueError:  # TensorFlow: not even how many there are
+        return False
+
+
+def advice_for(value: Any) -> str:
+    """Return what to do with a value that is not an array."""
+    package = _package_of(value)
+    if package in _ADAPTED:
+        return str(_module(_ADAPTED[package]).advice(value))
+    return "give an array of a supported library"
 
 
 def engine_for(leaves: list[Array]) -> Engine | None:

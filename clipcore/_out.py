@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import optree
 
+from clipcore import _dispatch
 from clipcore._checks import check_library, dtype_name
-from clipcore._dispatch import is_array, is_writable
+from clipcore._dispatch import is_array, is_read_only, is_writable
 from clipcore._messages import shown
 from clipcore._trees import Flat, leaf_name
 from clipcore._typing import Array, Tree
@@ -58,12 +59,7 @@ def _check_writable(function: str, name: str, given: Array) -> None:
     elif not is_writable(given):
         raise TypeError(f"{function}: {name} cannot be written to in place; leave out= away")
     else:
-        try:
-            nothing = (slice(0, 0),) * given.ndim
-            given[nothing] = given[nothing]
-            writable = True
-        except (ValueError, RuntimeError):
-            writable = False
+        writable = not is_read_only(given)
     if not writable:
         raise ValueError(f"{function}: {name} is read-only; give an array that can be written")
 
@@ -153,4 +149,4 @@ def same_memory(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> bool:
 def write(results: list[Array], outs: list[Array]) -> None:
     """Write results to the arrays of `outs`, of a library other than NumPy."""
     for result, out in zip(results, outs, strict=True):
-        out[...] = result
+        _dispatch.write(out, result)

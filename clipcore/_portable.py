@@ -143,7 +143,8 @@ def _factor(xp: Any, groups: Groups, limit: _Limit, clipped: Array, leaf: Format
     # The factor is quotient * scale, over step where the limit is tiny. Where that is below
     # the normal range, two guards of 1 / step stand for what the value cannot hold.
     down = groups.scale < 1
-    value = quotient * groups.scale / lift
+    # In this order a derivative stays in range on its way back.
+    value = quotient * (groups.scale / lift)
     small = value < precision.guarded
     guarded = xp.where(small, quotient, zero)
     guarded = guarded * xp.where(down, one, one * step) * xp.where(tiny, one, one * step)
@@ -155,10 +156,11 @@ def _scaled(xp: Any, part: Array, factor: _Factor, precision: Precision) -> Arra
     facts = FORMATS[dtype_name(part.dtype)]
     exact = xp.astype(part, precision.dtype) * factor.guard * factor.value * factor.guard
     # Just below the smallest normal, rounding to nearest is still as fine as the margin allows for.
-    small = xp.abs(exact) < facts.smallest_normal * (1 - 2.0**-7)
+    # A zero goes the other way, where its derivative is the factor.
+    small = (xp.abs(exact) < facts.smallest_normal * (1 - 2.0**-7)) & (exact != 0)
     tiny = xp.where(small, exact, xp.zeros_like(exact))
     smallest = 2.0**facts.smallest
-    less = xp.where(xp.abs(tiny) <= smallest, tiny * 0.0, tiny - xp.sign(tiny) * smallest)
+    less = xp.where(xp.abs(tiny) <= smallest, tiny * xp.zeros_like(tiny), tiny - xp.sign(tiny) * smallest)
     return xp.astype(xp.where(small, less, exact), part.dtype)
 
 
@@ -169,7 +171,7 @@ def _complex(xp: Any, real: Array, imag: Array, dtype: Any) -> Array:
     unit = xp.asarray(1j, dtype=dtype, device=device_of(real))
     number = xp.astype(xp.abs(real), dtype) + xp.astype(xp.abs(imag), dtype) * unit
     number = xp.where(xp.signbit(imag), xp.conj(number), number)
-    return xp.where(xp.signbit(real), -xp.conj(number), number)
+    return xp.where(xp.signbit(real), xp.negative(xp.conj(number)), number)
 
 
 def number(value: float, leaf: Array) -> Array:

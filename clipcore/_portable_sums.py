@@ -70,7 +70,7 @@ class Groups(NamedTuple):
 
 def accumulator(x: Array) -> Precision:
     """Return float64 where library and device have it, else float32."""
-    dtypes = namespace_of(x).__array_namespace_info__().dtypes(device=device_of(x))
+    dtypes = namespace_of(x).__array_namespace_info__().dtypes(device=device_of(x), kind=None)
     if "float64" in dtypes:
         powers = (2.0**480, 2.0**-400, 2.0**600, 2.0**-960)
         return Precision(dtypes["float64"], 2.0**-53, 2.0**27, 256, 2.0**31, *powers)
@@ -162,13 +162,14 @@ def _plain_sum(xp: Any, parts: list[Array], order: Order) -> Array:
     """Return the sum over one leaf of the magnitudes, their squares, or their maximum, rounded."""
     if order == 2:
         return _chained_sum(xp, sum(part * part for part in parts))
-    sizes = xp.abs(parts[0]) if len(parts) == 1 else _modulus(xp, *parts)
+    sizes = _magnitudes(xp, parts[0]) if len(parts) == 1 else _modulus(xp, *parts)
     return _largest(xp, sizes) if order == math.inf else _chained_sum(xp, sizes)
 
 
 def _chained_sum(xp: Any, x: Array) -> Array:
     """Sum the last axis, `ROW` elements at a time."""
-    while (length := x.shape[-1]) > ROW:
+    while x.shape[-1] > ROW:
+        length = x.shape[-1]
         whole = length - length % ROW
         sums = xp.sum(xp.reshape(x[..., :whole], (*x.shape[:-1], whole // ROW, ROW)), axis=-1)
         x = sums if whole == length else xp.concat([sums, x[..., whole:]], axis=-1)
@@ -183,7 +184,7 @@ def _largest(xp: Any, x: Array) -> Array:
 def _careful(xp: Any, rows: list[list[Array]], order: Order, precision: Precision) -> tuple[Array, ...]:
     """Sum where squares must be kept in range, and are longer than the accumulator."""
     first = rows[0][0]
-    rows = [[xp.abs(part) for part in parts] for parts in rows]
+    rows = [[_magnitudes(xp, part) for part in parts] for parts in rows]
     sizes = [bring(_largest(xp, part), first) for parts in rows for part in parts]
     largest = _largest(xp, xp.stack(sizes, axis=-1))
     has_nan, has_infinity = xp.isnan(largest), xp.isinf(largest)
@@ -248,7 +249,8 @@ def _row_sums(xp: Any, x: Array, order: Order, precision: Precision) -> tuple[Ar
 def pair_sum(hi: Array, lo: Array) -> tuple[Array, Array]:
     """Sum hi + lo along the last axis, by halves, keeping what every addition leaves out."""
     xp = namespace_of(hi)
-    while (length := hi.shape[-1]) > 1:
+    while hi.shape[-1] > 1:
+        length = hi.shape[-1]
         half = length // 2
         low = lo[..., :half] + lo[..., half : 2 * half]
         total, rest = two_sum(hi[..., :half], hi[..., half : 2 * half])
@@ -279,6 +281,11 @@ def _moduli(xp: Any, real: Array, imag: Array, precision: Precision) -> tuple[Ar
     squares, rest = two_sum(a * a, b * b)
     rest = rest + a_low * (real + a) + b_low * (imag + b)
     return two_sum(*_root(xp, squares, rest, precision))
+
+
+def _magnitudes(xp: Any, x: Array) -> Array:
+    """Return magnitudes, whose derivative at zero is zero in every library."""
+    return xp.where(x != 0, xp.abs(x), xp.zeros_like(x))
 
 
 def _modulus(xp: Any, real: Array, imag: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from clipcore._dispatch import is_array, library_of
+from clipcore._dispatch import advice_for, has_known_shape, is_array, library_of
 from clipcore._messages import shown
 from clipcore._typing import Array, Tree
 
@@ -26,6 +26,8 @@ class Flat:
             self.tree = list(tree)
         self.leaves: list[Array]
         self.leaves, self.spec = optree.tree_flatten(self.tree)
+        self.library = "numpy"
+        """The one library of the leaves, as `flatten` finds it."""
 
     @property
     def paths(self) -> list[Path]:
@@ -62,6 +64,11 @@ def flatten(function: str, tree: Tree, root: str = "tree") -> Flat:
             raise TypeError(
                 f"{function}: {flat.name(index)} is {_described(leaf)}, or None to leave the place empty"
             )
+        if not has_known_shape(leaf):
+            raise ValueError(
+                f"{function}: {flat.name(index)} has the shape {leaf.shape}, which is not known in full; "
+                "make it known first, as tf.ensure_shape and dask's compute_chunk_sizes do"
+            )
         if isinstance(leaf, np.generic):
             flat.leaves[index] = np.asarray(leaf)
         elif isinstance(leaf, np.memmap):
@@ -72,6 +79,12 @@ def flatten(function: str, tree: Tree, root: str = "tree") -> Flat:
         raise TypeError(
             f"{function}: {flat.name(i)} is an array of {one} and {flat.name(j)} one of {other}; "
             "convert all leaves to one library"
+        )
+    flat.library = next(iter(libraries), "numpy")
+    if flat.library == "ndonnx":
+        raise TypeError(
+            f"{function}: {flat.name(0)} is an array of ndonnx, whose where() loses signs of zeros; "
+            "clip arrays of NumPy, or write the formula into the graph by hand"
         )
     return flat
 
@@ -93,7 +106,7 @@ def _described(value: object) -> str:
     kind = f"{shown(value)} of type {_type_name(value)}"
     if isinstance(value, np.ndarray):
         return f"{kind}, whose meaning would be lost; give its plain data, as numpy.asarray returns it"
-    return f"{kind}, not an array; give an array of a supported library"
+    return f"{kind}, not an array; {advice_for(value)}"
 
 
 def _type_name(value: object) -> str:
