@@ -8,9 +8,9 @@ from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
-from clipcore_backends._formats import COMPONENT
+from clipcore_backends._formats import COMPONENT, FORMATS
 
-from clipcore._dispatch import is_array, library_of, namespace_of
+from clipcore._dispatch import is_array, library_of
 from clipcore._messages import shown
 from clipcore._trees import Flat
 from clipcore._typing import Array, Axis, Nonfinite
@@ -126,7 +126,7 @@ def as_number(function: str, argument: str, value: Any) -> float | None:
             raise ValueError(told(f", an array of shape {tuple(value.shape)}; give one number"))
         name = dtype_name(value.dtype)
         if library_of(value) != "numpy":
-            if not namespace_of(value).isdtype(value.dtype, ("integral", "real floating")):
+            if name not in (*_INTEGERS, *FORMATS):
                 raise TypeError(told(f" of dtype {name}; give a real number"))
             return None
         value = value[()]

@@ -1,5 +1,6 @@
 """The one road of the value and weight clips: round the bounds, then clamp."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from clipcore_backends import Engine
 from clipcore import _portable
 from clipcore._bounds import check_array_bound, check_bounds, is_array_bound, round_bounds
 from clipcore._checks import check_real
-from clipcore._dispatch import engine_for
+from clipcore._dispatch import device_engine_for, engine_for
 from clipcore._out import check_out, readable, same_memory, write
 from clipcore._trees import Flat
 from clipcore._typing import Array, Bound, Tree
@@ -26,8 +27,18 @@ def clamp(
     for index, leaf in enumerate(flat.leaves):
         check_real(function, flat.name(index), leaf)
     outs = None if out is None else check_out(function, flat, out)
+    on_device = device_engine_for(flat.leaves)
+    if on_device is not None:
+        bounds = _bounds(function, flat, lower, upper, chosen, on_device.number, _portable.round_array)
+        if outs is None:
+            results, leaves = [on_device.empty_like(leaf) for leaf in flat.leaves], flat.leaves
+        else:
+            results, leaves = outs, readable(flat.leaves, outs, on_device.copy)
+        on_device.clamp(leaves, results, bounds)
+        return results
     engine = engine_for(flat.leaves)
-    bounds = _bounds(function, flat, lower, upper, chosen, engine or _portable)
+    serving: Any = engine or _portable
+    bounds = _bounds(function, flat, lower, upper, chosen, serving.number, serving.round_array)
     if engine is not None:
         return _clamp_eager(engine, flat.leaves, bounds, outs)
     results = [_portable.clamp(leaf, *pair) for leaf, pair in zip(flat.leaves, bounds, strict=True)]
@@ -38,7 +49,13 @@ def clamp(
 
 
 def _bounds(
-    function: str, flat: Flat, lower: Bound, upper: Bound, chosen: list[bool] | None, engine: Any
+    function: str,
+    flat: Flat,
+    lower: Bound,
+    upper: Bound,
+    chosen: list[bool] | None,
+    as_array: Callable[[float, Array], Array],
+    round_array: Callable[..., Array],
 ) -> list[Pair]:
     """Return the bounds of each leaf as arrays of its dtype, None where there is none."""
     numbers: dict[Any, tuple[float | int | None, float | int | None]] = {}
@@ -55,9 +72,9 @@ def _bounds(
         ):
             if is_array_bound(bound):
                 check_array_bound(function, argument, bound, flat.name(index), leaf)
-                pair.append(engine.round_array(bound, leaf, up=argument == "lower"))
+                pair.append(round_array(bound, leaf, up=argument == "lower"))
             else:
-                pair.append(None if number is None else engine.number(number, leaf))
+                pair.append(None if number is None else as_array(number, leaf))
         bounds.append((pair[0], pair[1]))
     return bounds
 

@@ -28,7 +28,17 @@ import numpy as np
 from clipcore_backends._formats import Format
 from clipcore_backends._protocol import Array, Multiplier, Order, Sum
 
-__all__ = ["Decision", "Norm", "decide", "multiplier", "norm_of", "product", "subnormal_slack", "to_float"]
+__all__ = [
+    "Decision",
+    "Norm",
+    "decide",
+    "multiplier",
+    "norm_of",
+    "product",
+    "subnormal_slack",
+    "to_float",
+    "two_sum",
+]
 
 # The same arithmetic on one group, as Python floats, and on an array with one entry a group.
 _SCALAR: Any = SimpleNamespace(
@@ -77,6 +87,13 @@ def product(a: Array, b: Array, splitter: float = 2.0**27 + 1) -> tuple[Array, A
     a_low, b_low = a - a_high, b - b_high
     rounded = a * b
     return rounded, ((a_high * b_high - rounded) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return a + b, rounded, and what the rounding left out (Knuth)."""
+    total = a + b
+    virtual = total - a
+    return total, (a - (total - virtual)) + (b - virtual)
 
 
 def norm_of(total: Sum, order: Order) -> Norm:

@@ -7,16 +7,19 @@ from typing import Any, TypeVar
 
 import array_api_compat
 import numpy as np
-from clipcore_backends import Engine, backend_for
+from clipcore_backends import DeviceEngine, Engine, backend_for, device_backend_for
 
 from clipcore._typing import Array
 
 __all__ = [
+    "addresses",
     "bring",
     "constant",
+    "device_engine_for",
     "device_of",
     "engine_for",
     "is_array",
+    "is_distributed",
     "is_traced",
     "is_writable",
     "library_of",
@@ -45,10 +48,15 @@ def is_array(value: Any) -> bool:
         return False
     package = _package_of(value)
     if package == "torch":
-        return isinstance(value, sys.modules["torch"].Tensor)
+        return isinstance(value, sys.modules["torch"].Tensor) and not is_distributed(value)
     if package in _ADAPTED:
         return bool(_module(_ADAPTED[package]).is_array(value))
     return bool(array_api_compat.is_array_api_obj(value))
+
+
+def is_distributed(value: Any) -> bool:
+    """Tell whether a value stands for elements on many ranks, as torch's DTensor does."""
+    return _package_of(value) == "torch" and hasattr(value, "to_local")
 
 
 def library_of(array: Array) -> str:
@@ -163,6 +171,22 @@ def constant(function: _Function) -> _Function:
     """Mark a function of numbers alone: torch.compile calls it instead of tracing into it."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def device_engine_for(leaves: list[Array]) -> DeviceEngine | None:
+    """Return the engine that serves arrays on their device; None without one, or on several devices."""
+    engine = device_backend_for(library_of(leaves[0])) if leaves else None
+    if engine is None or any(device_of(leaf) != device_of(leaves[0]) for leaf in leaves):
+        return None
+    return engine
+
+
+def addresses(arrays: list[Array]) -> list[Any]:
+    """Return NumPy arrays with the addresses of arrays, not to be read; None where a library tells none."""
+    engine = device_backend_for(library_of(arrays[0])) if arrays else None
+    if engine is not None:
+        return [engine.addresses(array) for array in arrays]
+    return [array if isinstance(array, np.ndarray) else None for array in arrays]
 
 
 def _package_of(value: object) -> str:

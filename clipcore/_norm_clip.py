@@ -4,14 +4,14 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from clipcore_backends import Engine
-from clipcore_backends._formats import COMPONENT, FORMATS
+from clipcore_backends import DeviceEngine, Engine
+from clipcore_backends._formats import COMPONENT, FORMATS, Format
 from clipcore_backends._protocol import Multiplier, Order, Sum
 
 from clipcore import _portable
 from clipcore._checks import check_floating, check_limit, check_nonfinite, dtype_name, offenders
 from clipcore._decide import Decision, decide, multiplier, norm_of, subnormal_slack, to_float
-from clipcore._dispatch import engine_for
+from clipcore._dispatch import bring, device_engine_for, engine_for, namespace_of
 from clipcore._out import check_out, readable, same_memory, write
 from clipcore._reduce import all_ranks
 from clipcore._trees import Flat
@@ -37,6 +37,9 @@ def clip(flat: Flat, max_norm: Any, request: Request, out: Tree | None) -> tuple
     limit = check_limit(request.function, max_norm, flat.leaves)
     check_nonfinite(request.function, request.nonfinite)
     outs = None if out is None else check_out(request.function, flat, out)
+    on_device = device_engine_for(flat.leaves)
+    if on_device is not None:
+        return _clip_on_device(on_device, flat, limit, request, outs)
     engine = engine_for(flat.leaves)
     if engine is None:
         results, norm = _portable.clip(flat, limit, request)
@@ -53,6 +56,9 @@ def clip(flat: Flat, max_norm: Any, request: Request, out: Tree | None) -> tuple
 def measure(flat: Flat, request: Request) -> Array:
     """Return the norms of a tree, or of the groups of its one leaf."""
     check_floating(request.function, flat)
+    on_device = device_engine_for(flat.leaves)
+    if on_device is not None:
+        return on_device.norms(*_sum_on_device(on_device, flat, request))
     engine = engine_for(flat.leaves)
     if engine is None:
         return _portable.measure(flat, request)
@@ -151,16 +157,62 @@ def _scale(
     limit: float,
     request: Request,
 ) -> None:
-    formats = [FORMATS[COMPONENT[dtype_name(leaf.dtype)]] for leaf in leaves]
-    # Complex elements have two components each.
-    size = 2 * sum(leaf.size for leaf in leaves) // np.size(decision.excess)
-    slack = subnormal_slack(request.order, size, min(each.unit_roundoff for each in formats))
+    formats = _formats(leaves)
+    slack = _slack(leaves, request, np.size(decision.excess))
     multipliers = {
         each: Multiplier(*(_along(field, request.axis) for field in multiplier(decision, limit, slack, each)))
         for each in set(formats)
     }
     for leaf, result, each in zip(leaves, results, formats, strict=True):
         engine.scale(leaf, multipliers[each], result)
+
+
+def _formats(leaves: list[Array]) -> list[Format]:
+    return [FORMATS[COMPONENT[dtype_name(leaf.dtype)]] for leaf in leaves]
+
+
+def _slack(leaves: list[Array], request: Request, groups: int) -> float:
+    """Return from how many of a leaf's smallest subnormals on the limit is ample."""
+    if request.norm is not None or request.all_reduce is not None:
+        # How much else shares the limit is not known, and copies on all ranks are to get the same bits.
+        return subnormal_slack(1, 2**63, FORMATS["float64"].unit_roundoff)
+    # Complex elements have two components each.
+    size = 2 * sum(leaf.size for leaf in leaves) // groups
+    return subnormal_slack(request.order, size, min(each.unit_roundoff for each in _formats(leaves)))
+
+
+def _clip_on_device(
+    engine: DeviceEngine, flat: Flat, limit: float | Array, request: Request, outs: list[Array] | None
+) -> tuple[list[Array], Array]:
+    """Clip with an engine that looks at no value; only ``nonfinite="raise"`` waits for one."""
+    leaves = flat.leaves
+    total, order = _sum_on_device(engine, flat, request)
+    if request.nonfinite == "raise":
+        xp = namespace_of(total.hi)
+        if not bool(xp.all(xp.isfinite(total.hi))):
+            finite = [bool(xp.all(xp.isfinite(leaf))) for leaf in leaves]
+            raise FloatingPointError(offenders(request.function, flat, finite, request.norm))
+    norm = engine.norms(total, order)
+    if outs is None:
+        results = [engine.empty_like(leaf) for leaf in leaves]
+    else:
+        results, leaves = outs, readable(leaves, outs, engine.copy)
+    slack = _slack(leaves, request, max(total.hi.size, 1))
+    bound = limit if isinstance(limit, float) else bring(limit, leaves[0])
+    engine.clip(leaves, results, total, bound, slack, order, request.axis, zero=request.nonfinite == "zero")
+    return results, norm
+
+
+def _sum_on_device(engine: DeviceEngine, flat: Flat, request: Request) -> tuple[Sum, Order]:
+    """Return the sum of the leaves, and the order of the norm whose power it is."""
+    leaves = flat.leaves
+    if request.norm is not None:
+        norm = request.norm if isinstance(request.norm, float) else bring(request.norm, leaves[0])
+        return engine.given(norm, leaves[0]), math.inf
+    total = engine.measure(leaves, request.order, request.axis)
+    if request.all_reduce is not None:
+        total = engine.all_ranks(total, request.order, request.all_reduce)
+    return total, request.order
 
 
 def _along(field: Array, axis: tuple[int, ...] | None) -> Array:

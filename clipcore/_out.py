@@ -1,5 +1,6 @@
 """Where results go: new arrays, or the arrays of `out`, checked before anything is written."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import optree
 
 from clipcore import _dispatch
 from clipcore._checks import check_library, dtype_name
-from clipcore._dispatch import is_array, is_read_only, is_writable
+from clipcore._dispatch import addresses, is_array, is_read_only, is_writable
 from clipcore._messages import shown
 from clipcore._trees import Flat, leaf_name
 from clipcore._typing import Array, Tree
@@ -77,23 +78,23 @@ def _sharing(leaves: list[Array]) -> tuple[int, int] | None:
     """
     spans = []
     seen: dict[int, int] = {}
-    for index, leaf in enumerate(leaves):
-        if not isinstance(leaf, np.ndarray):
+    for index, (leaf, placed) in enumerate(zip(leaves, addresses(leaves), strict=True)):
+        if placed is None:
             if seen.setdefault(id(leaf), index) != index:
                 return seen[id(leaf)], index
             continue
-        if not leaf.size:
+        if not placed.size:
             continue
-        if _overlaps_itself(leaf):
+        if _overlaps_itself(placed):
             return index, index
-        spans.append((*np.lib.array_utils.byte_bounds(leaf), index))
-    open_spans: list[tuple[int, int]] = []
-    for start, stop, index in sorted(spans):
-        open_spans = [(end, other) for end, other in open_spans if end > start]
-        for _, other in open_spans:
-            if np.shares_memory(leaves[index], leaves[other]):
+        spans.append((*np.lib.array_utils.byte_bounds(placed), index, placed))
+    open_spans: list[tuple[int, int, Array]] = []
+    for start, stop, index, placed in sorted(spans, key=lambda span: span[:3]):
+        open_spans = [span for span in open_spans if span[0] > start]
+        for _, other, there in open_spans:
+            if np.shares_memory(placed, there):
                 return min(index, other), max(index, other)
-        open_spans.append((stop, index))
+        open_spans.append((stop, index, placed))
     return None
 
 
@@ -115,14 +116,19 @@ def _overlaps_itself(x: np.ndarray[Any, Any]) -> bool:
     return bool((np.diff(np.sort(offsets, axis=None)) < x.itemsize).any())
 
 
-def readable(leaves: list[Array], outs: list[Array]) -> list[Array]:
-    """Return the NumPy leaves, copied where writing to an array of `outs` would change them unread.
+def readable(
+    leaves: list[Array], outs: list[Array], copy: Callable[[Array], Array] = np.ndarray.copy
+) -> list[Array]:
+    """Return the leaves, copied where writing to an array of `outs` would change them unread.
+
+    Their addresses must be known.
 
     A leaf that is its own `out`, element for element, is read before it is written.
     """
+    places = addresses(leaves), addresses(outs)
     spans = [
         (*np.lib.array_utils.byte_bounds(array), kind, index)
-        for kind, arrays in enumerate((leaves, outs))
+        for kind, arrays in enumerate(places)
         for index, array in enumerate(arrays)
         if array.size
     ]
@@ -134,9 +140,9 @@ def readable(leaves: list[Array], outs: list[Array]) -> list[Array]:
             if kind == other_kind:
                 continue
             read, written = (index, other) if kind == 0 else (other, index)
-            leaf, out = leaves[read], outs[written]
-            if not (read == written and same_memory(leaf, out)) and result[read] is leaf:
-                result[read] = leaf.copy()
+            same = read == written and same_memory(places[0][read], places[1][written])
+            if not same and result[read] is leaves[read]:
+                result[read] = copy(leaves[read])
         open_spans.append((stop, kind, index))
     return result
 

@@ -198,7 +198,7 @@ def clamp(leaf: Array, lower: Array | None, upper: Array | None) -> Array:
 def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
     """Cast an array bound to the leaf's dtype in the direction that keeps it."""
     xp, dtype = namespace_of(leaf), leaf.dtype
-    if xp.isdtype(dtype, "integral"):
+    if dtype_name(dtype) not in FORMATS:
         info = xp.iinfo(dtype)
         have = xp.iinfo(bound.dtype)
         never = xp.zeros_like(bound, dtype=xp.bool)
@@ -211,7 +211,7 @@ def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
         return bound
     low, high = _beyond(xp, bound, FORMATS[dtype_name(dtype)].largest)
     cast = xp.astype(xp.where(low | high, xp.zeros_like(bound), bound), dtype)
-    if xp.isdtype(bound.dtype, "real floating"):
+    if dtype_name(bound.dtype) in FORMATS:
         # What rounding leaves has no more bits than the bound had.
         back = xp.astype(cast, bound.dtype)
         wrong = back < bound if up else back > bound
@@ -232,7 +232,7 @@ def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
 def _beyond(xp: Any, bound: Array, largest: float) -> tuple[Array, Array]:
     """Tell which finite elements are below, and which above, all finite numbers of a dtype."""
     never = xp.zeros_like(bound, dtype=xp.bool)
-    if xp.isdtype(bound.dtype, "real floating"):
+    if dtype_name(bound.dtype) in FORMATS:
         if FORMATS[dtype_name(bound.dtype)].largest <= largest:
             return never, never
         return (bound < -largest) & (bound > -math.inf), (bound > largest) & (bound < math.inf)

@@ -24,7 +24,9 @@ from clipcore_backends._formats import COMPONENT, FORMATS
 from clipcore_backends._protocol import Order
 
 from clipcore._checks import dtype_name
+from clipcore._decide import two_sum
 from clipcore._dispatch import bring, device_of, namespace_of
+from clipcore._reduce import BITS, PIECES
 from clipcore._typing import AllReduce, Array
 
 __all__ = ["Groups", "Precision", "components", "given_groups", "measure_groups"]
@@ -129,13 +131,6 @@ def given_groups(norm: Any, like: Array) -> Groups:
     return Groups(
         value * scale, value * 0.0, scale, has_nan, has_infinity, precision, precision.unit_roundoff
     )
-
-
-def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """Return a + b, rounded, and what the rounding left out (Knuth)."""
-    total = a + b
-    virtual = total - a
-    return total, (a - (total - virtual)) + (b - virtual)
 
 
 def _groups_first(xp: Any, x: Array, axis: tuple[int, ...] | None) -> Array:
@@ -323,21 +318,25 @@ def _all_ranks(
     sizes = all_reduce(xp.stack([root / xp.sqrt(scale), *flags]), op="max")
     unit = _power_above(xp, sizes[0], dtype)
     times = 2 if order == 2 else 1
-    # The root of the scaled unit: neither its powers nor what they divide leave the range.
-    root = unit * xp.sqrt(scale)
+    # By products, since XLA turns a / b / b to a / (b * b), which may be out of range.
+    inverse = xp.ones_like(unit) / (unit * xp.sqrt(scale))
     for _ in range(times):
-        hi, lo = (part / root / root for part in (hi, lo))
+        hi, lo = (part * inverse * inverse for part in (hi, lo))
     if order == math.inf:
-        hi, lo = all_reduce(xp.stack([hi]), op="max")[0], xp.zeros_like(hi)
+        hi = all_reduce(xp.stack([hi]), op="max")[0]
+        lo = xp.zeros_like(hi)
     else:
         pieces = []
-        for grid in (2.0**40, 2.0**80) if precision.half > 2.0**20 else (2.0**12, 2.0**24):
-            pieces.append(xp.floor(hi * grid) / grid)
-            hi, lo = hi - pieces[-1] + lo, xp.zeros_like(lo)
-        sums = all_reduce(xp.stack([*pieces, hi]), op="sum")
-        hi, rest = two_sum(sums[0], sums[1])
-        hi, more = two_sum(hi, sums[2])
-        lo = rest + more
+        for k in range(1, PIECES + 1):
+            steps = 2.0 ** (BITS[dtype_name(dtype)] * k)
+            pieces.append(xp.floor(hi * steps) / steps)
+            hi, lo = two_sum(hi - pieces[-1], lo)
+        sums = all_reduce(xp.stack(pieces), op="sum")
+        hi, lo = sums[0], xp.zeros_like(sums[0])
+        for k in range(1, PIECES):
+            hi, rest = two_sum(hi, sums[k])
+            lo = lo + rest
+        hi, lo = two_sum(hi, lo)
     # The unit is about the square root of the norm, whose square may be out of range.
     large, small = math.sqrt(precision.large), math.sqrt(precision.small)
     scale = _scale_for(xp, xp.where(sizes[0] > 0, unit, xp.zeros_like(unit)), large, small, precision.step)

@@ -2,10 +2,15 @@
 
 Two calls, the same on every rank and every engine, so that a rank without leaves can join
 with NumPy. The first ("max") carries a size, the square root of the local norm, and
-whether infinity or NaN is there; from it all ranks take a common unit. The second carries
-the local sum in that unit, cut to pieces on grids so coarse that the pieces of up to 4096
-ranks add up exactly, in any order: every rank gets the same bits, however shards are
-drawn. For ``ord=inf`` the second is a maximum.
+whether infinity or NaN is there; from it all ranks take a common unit, above every local
+sum. The second carries the local sum in that unit, cut to `PIECES` pieces of b bits each,
+where b is `BITS` of the dtype: the k-th is a multiple of ``2**(-b * k)``, at most 2**b times
+it. For ``ord=inf`` the second is a maximum.
+
+In a dtype of p bits the pieces of up to ``2**(p - b)`` ranks (2**31 in float64, 2**14 in
+float32) add up without a rounding, in any order and along any tree: every rank gets the
+same bits, however shards are drawn. What is below the last piece is dropped. That is less
+than ``2**(-b * PIECES)`` for each rank, where the sum of all is at least 1/16.
 """
 
 import math
@@ -13,12 +18,13 @@ import math
 import numpy as np
 from clipcore_backends._protocol import Order, Sum
 
-from clipcore._decide import norm_of
+from clipcore._decide import norm_of, two_sum
 from clipcore._typing import AllReduce
 
-__all__ = ["all_ranks"]
+__all__ = ["BITS", "PIECES", "all_ranks"]
 
-_GRIDS = (40, 80)
+PIECES = 5
+BITS = {"float64": 22, "float32": 10}
 
 
 def all_ranks(total: Sum, order: Order, all_reduce: AllReduce) -> Sum:
@@ -36,13 +42,16 @@ def all_ranks(total: Sum, order: Order, all_reduce: AllReduce) -> Sum:
         lo = 0.0
     else:
         pieces = []
-        for grid in _GRIDS:
-            piece = math.ldexp(math.floor(math.ldexp(hi, grid)), -grid)
-            pieces.append(piece)
-            hi, lo = hi - piece + lo, 0.0
-        pieces = _numbers(all_reduce, [*pieces, hi], "sum")
-        hi = math.fsum(pieces)
-        lo = math.fsum([*pieces, -hi])
+        for k in range(1, PIECES + 1):
+            step = BITS["float64"] * k
+            pieces.append(math.ldexp(math.floor(math.ldexp(hi, step)), -step))
+            hi, lo = two_sum(hi - pieces[-1], lo)
+        pieces = _numbers(all_reduce, pieces, "sum")
+        hi, lo = pieces[0], 0.0
+        for piece in pieces[1:]:
+            hi, rest = two_sum(hi, piece)
+            lo += rest
+        hi, lo = two_sum(hi, lo)
     if has_nan or has_infinity:
         return Sum(math.nan if has_nan else math.inf, 0.0, 0, 0.0)
     return Sum(hi, lo, unit, total.error)

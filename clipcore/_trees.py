@@ -1,12 +1,13 @@
 """Trees of arrays: flatten them, name their leaves, put them together again."""
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import optree
 
-from clipcore._dispatch import advice_for, has_known_shape, is_array, library_of
+from clipcore._dispatch import advice_for, has_known_shape, is_array, is_distributed, library_of
 from clipcore._messages import shown
 from clipcore._typing import Array, Tree
 
@@ -29,7 +30,7 @@ class Flat:
         self.library = "numpy"
         """The one library of the leaves, as `flatten` finds it."""
 
-    @property
+    @cached_property
     def paths(self) -> list[Path]:
         """The path of each leaf, a tuple of keys and indices."""
         return list(optree.tree_paths(self.tree))
@@ -106,6 +107,8 @@ def _described(value: object) -> str:
     kind = f"{shown(value)} of type {_type_name(value)}"
     if isinstance(value, np.ndarray):
         return f"{kind}, whose meaning would be lost; give its plain data, as numpy.asarray returns it"
+    if is_distributed(value):
+        return f"{kind}, which lies on many ranks; give this rank's part, to_local(), and all_reduce="
     return f"{kind}, not an array; {advice_for(value)}"
 
 

@@ -16,6 +16,7 @@ import clipcore as cc
 from clipcore import _portable
 from clipcore._norm_clip import Request
 from clipcore._portable_sums import Groups, accumulator, measure_groups
+from clipcore._reduce import BITS, PIECES
 
 RNG = np.random.default_rng(20261128)
 each_machine = pytest.mark.parametrize("machine", [STRICT, NO_FLOAT64], ids=str)
@@ -146,26 +147,25 @@ def test_a_norm_given_scales_by_it_and_is_returned(machine: Machine) -> None:
 def test_pieces_for_other_ranks_lie_on_grids_that_4096_of_them_cannot_leave(
     order: int, machine: Machine
 ) -> None:
-    coarse, fine = (2.0**40, 2.0**80) if machine.has_float64 else (2.0**12, 2.0**24)
     sent = []
 
     def all_reduce(array: Any, op: str) -> Any:
         if op == "sum":
-            sent.append([float(array[k]) for k in range(3)])
+            sent.append([float(array[k]) for k in range(PIECES)])
         return array
 
     for exponent in (-90, -47, -1, 0, 1, 60):
         for _ in range(5):
             x = drawn(5, "float64" if machine.has_float64 else "float32", exponent)
             measure_groups([machine.put(x)], order, None, all_reduce)
-    for first, second, rest in sent:
-        assert 1 / 16 <= first <= 1
-        assert (first * coarse).is_integer()
-        assert 0 <= second <= 1 / coarse
-        assert (second * fine).is_integer()
-        assert abs(rest) <= 1 / fine
-        assert 4096 * coarse <= 2 / accumulator(machine.put(x)).unit_roundoff
-    assert any(second for _, second, _ in sent)
+    bits = BITS["float64" if machine.has_float64 else "float32"]
+    for pieces in sent:
+        assert 1 / 16 - 2.0**-bits <= pieces[0] <= 1
+        for k, piece in enumerate(pieces, 1):
+            assert (piece * 2.0 ** (bits * k)).is_integer()
+            assert abs(piece) <= 2.0 ** (bits * (1 - k))
+    assert 4096 * 2.0**bits <= 1 / accumulator(machine.put(x)).unit_roundoff
+    assert any(second for _, second, *_ in sent)
 
 
 @each_machine

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from clipcore_backends._protocol import Sum
 
-from clipcore._reduce import _root_of_norm, all_ranks
+from clipcore._reduce import PIECES, _root_of_norm, all_ranks
 
 RNG = np.random.default_rng(20261125)
 ERROR = 2.0**-54.8
@@ -69,9 +69,9 @@ def exchanged(totals: list[Sum], order: float) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("order", [1, 2])
 def test_the_pieces_of_4096_ranks_add_up_exactly_in_any_order(order: float, spread: int) -> None:
     pieces = exchanged([drawn(-int(k)) for k in RNG.integers(0, spread + 1, 4096)], order)
-    assert pieces.shape == (4096, 3)
-    for coarse in (pieces[:, :2], RNG.permutation(pieces)[:, :2]):
-        assert np.cumsum(coarse, axis=0)[-1].tolist() == [math.fsum(column) for column in coarse.T]
+    assert pieces.shape == (4096, PIECES)
+    for rows in (pieces, RNG.permutation(pieces)):
+        assert np.cumsum(rows, axis=0)[-1].tolist() == [math.fsum(column) for column in rows.T]
 
 
 @pytest.mark.parametrize("spread", [0, 30, 200])

@@ -5,10 +5,13 @@ library is never imported before an array of it arrives: a library that was not
 imported cannot own the array.
 """
 
-from clipcore_backends._numpy import NumpyEngine
-from clipcore_backends._protocol import Engine
+import importlib
+from functools import cache
 
-__all__ = ["Engine", "backend_for"]
+from clipcore_backends._numpy import NumpyEngine
+from clipcore_backends._protocol import DeviceEngine, Engine
+
+__all__ = ["DeviceEngine", "Engine", "backend_for", "device_backend_for"]
 
 _NUMPY = NumpyEngine()
 
@@ -22,3 +25,21 @@ def backend_for(library: str) -> Engine | None:
         The name of the array library, as in ``"numpy"``.
     """
     return _NUMPY if library == "numpy" else None
+
+
+def device_backend_for(library: str) -> DeviceEngine | None:
+    """Return the engine that serves an array library's arrays on their device, None where there is none.
+
+    Parameters
+    ----------
+    library : str
+        The name of the array library, as in ``"cupy"``.
+    """
+    return _cupy_engine() if library == "cupy" else None
+
+
+@cache
+def _cupy_engine() -> DeviceEngine:
+    from clipcore_backends._cupy import CupyEngine
+
+    return CupyEngine(importlib.import_module("cupy"))

@@ -1,8 +1,9 @@
 """What an engine is: the verbs measure, scale and clamp over the arrays of one library."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Array", "Engine", "Multiplier", "Order", "Sum"]
+__all__ = ["Array", "DeviceEngine", "Engine", "Multiplier", "Order", "Sum"]
 
 Array = Any
 """An array of any library, or where one group is meant, a float."""
@@ -62,3 +63,53 @@ class Engine(Protocol):
 
     def round_array(self, bound: Array, leaf: Array, *, up: bool) -> Array:
         """Cast an array bound to the leaf's dtype in the direction that keeps it."""
+
+
+class DeviceEngine(Protocol):
+    """Measure, clip and clamp where the arrays of one library are; no value is looked at.
+
+    Sums are arrays on the device, of one entry a group.
+    """
+
+    def measure(self, leaves: list[Array], order: Order, axis: tuple[int, ...] | None) -> Sum:
+        """Return the accurate sum of ``|x|**order`` over all leaves, or over `axis` of the one leaf."""
+
+    def given(self, norm: float | Array, like: Array) -> Sum:
+        """Return a norm that the caller measured, as the maximum of one element would be."""
+
+    def all_ranks(self, total: Sum, order: Order, all_reduce: Callable[..., Array]) -> Sum:
+        """Return the sum over all ranks of one group's sum."""
+
+    def norms(self, total: Sum, order: Order) -> Array:
+        """Return norms in float64: infinity beyond it, NaN or infinity where an element is."""
+
+    def clip(
+        self,
+        leaves: list[Array],
+        outs: list[Array],
+        total: Sum,
+        limit: float | Array,
+        slack: float,
+        order: Order,
+        axis: tuple[int, ...] | None,
+        *,
+        zero: bool,
+    ) -> None:
+        """Write the leaves to `outs`, scaled where the norm of their group is above the limit."""
+
+    def clamp(
+        self, leaves: list[Array], outs: list[Array], bounds: list[tuple[Array | None, Array | None]]
+    ) -> None:
+        """Write the leaves to `outs`, cut to bounds; NaN where an element or bound is NaN."""
+
+    def empty_like(self, leaf: Array) -> Array:
+        """Return a new array of the leaf's dtype, shape and device."""
+
+    def copy(self, leaf: Array) -> Array:
+        """Return a copy on the leaf's device."""
+
+    def number(self, value: float, leaf: Array) -> Array:
+        """Return a number as a bound for `clamp`, of the leaf's dtype."""
+
+    def addresses(self, array: Array) -> Array:
+        """Return a NumPy array with the addresses of an array; its elements are not to be read."""
