@@ -65,11 +65,6 @@ def flatten(function: str, tree: Tree, root: str = "tree") -> Flat:
             raise TypeError(
                 f"{function}: {flat.name(index)} is {_described(leaf)}, or None to leave the place empty"
             )
-        if not has_known_shape(leaf):
-            raise ValueError(
-                f"{function}: {flat.name(index)} has the shape {leaf.shape}, which is not known in full; "
-                "make it known first, as tf.ensure_shape and dask's compute_chunk_sizes do"
-            )
         if isinstance(leaf, np.generic):
             flat.leaves[index] = np.asarray(leaf)
         elif isinstance(leaf, np.memmap):
@@ -82,6 +77,12 @@ def flatten(function: str, tree: Tree, root: str = "tree") -> Flat:
             "convert all leaves to one library"
         )
     flat.library = next(iter(libraries), "numpy")
+    for index, leaf in enumerate(flat.leaves if flat.library != "numpy" else ()):
+        if not has_known_shape(leaf):
+            raise ValueError(
+                f"{function}: {flat.name(index)} has the shape {leaf.shape}, which is not known in full; "
+                "make it known first, as tf.ensure_shape and dask's compute_chunk_sizes do"
+            )
     if flat.library == "ndonnx":
         raise TypeError(
             f"{function}: {flat.name(0)} is an array of ndonnx, whose where() loses signs of zeros; "

@@ -29,10 +29,11 @@ PUBLIC = (
     "l2_norm",
 )
 PACKAGE = Path(clipcore.__file__).parent
+ADAPTERS = ("_mlx.py", "_paddle.py", "_tensorflow.py")  # each imports its library
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")
-    if path.name not in ("__init__.py", "__main__.py")
+    if path.name not in ("__init__.py", "__main__.py", *ADAPTERS)
 )
 
 
