@@ -4,6 +4,8 @@ It serves every library without an engine of its own, traced, lazy and on any de
 differs from the NumPy engine where that looks: it does not settle exactly on which side of
 the limit a norm is that floating point cannot tell, and it rounds every element that falls
 below the normal range towards zero instead of asking whether the limit is ample.
+
+Numbers are compared by order, not for equality: Paddle calls all numbers within 1e-8 equal.
 """
 
 import math
@@ -157,7 +159,8 @@ def _scaled(xp: Any, part: Array, factor: _Factor, precision: Precision) -> Arra
     exact = xp.astype(part, precision.dtype) * factor.guard * factor.value * factor.guard
     # Just below the smallest normal, rounding to nearest is still as fine as the margin allows for.
     # A zero goes the other way, where its derivative is the factor.
-    small = (xp.abs(exact) < facts.smallest_normal * (1 - 2.0**-7)) & (exact != 0)
+    size = xp.abs(exact)
+    small = (size < facts.smallest_normal * (1 - 2.0**-7)) & (size > 0)
     tiny = xp.where(small, exact, xp.zeros_like(exact))
     smallest = 2.0**facts.smallest
     less = xp.where(xp.abs(tiny) <= smallest, tiny * xp.zeros_like(tiny), tiny - xp.sign(tiny) * smallest)

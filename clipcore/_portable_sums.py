@@ -260,7 +260,7 @@ def pair_sum(hi: Array, lo: Array) -> tuple[Array, Array]:
 def _largest_pair(xp: Any, hi: Array, lo: Array) -> tuple[Array, Array]:
     """Return the largest of numbers hi + lo along the last axis."""
     largest = xp.max(hi, axis=-1, keepdims=True)
-    return largest[..., 0], xp.max(xp.where(hi == largest, lo, xp.full_like(lo, -math.inf)), axis=-1)
+    return largest[..., 0], xp.max(xp.where(hi >= largest, lo, xp.full_like(lo, -math.inf)), axis=-1)
 
 
 def _split(x: Array, precision: Precision) -> tuple[Array, Array]:
@@ -280,7 +280,8 @@ def _moduli(xp: Any, real: Array, imag: Array, precision: Precision) -> tuple[Ar
 
 def _magnitudes(xp: Any, x: Array) -> Array:
     """Return magnitudes, whose derivative at zero is zero in every library."""
-    return xp.where(x != 0, xp.abs(x), xp.zeros_like(x))
+    size = xp.abs(x)
+    return xp.where(size <= 0, xp.zeros_like(size), size)
 
 
 def _modulus(xp: Any, real: Array, imag: Array) -> Array:

@@ -55,6 +55,8 @@ class Traits:
         Of array-api-strict.
     setting : str
         An environment variable that must be "1", or where it starts with "!" must not, in this process.
+    signs_zeros : bool
+        Whether its arrays keep the sign of a zero.
     writable, lazy : bool
         Whether its arrays can be `out`, and whether they have no values until they are computed.
     """
@@ -69,6 +71,7 @@ class Traits:
     compiled: str = ""
     device: str = ""
     setting: str = ""
+    signs_zeros: bool = True
     writable: bool = True
     lazy: bool = False
 
@@ -76,6 +79,7 @@ class Traits:
 _STRICT = dict.fromkeys(("float16", "bfloat16"), NO_SUCH_DTYPE)
 _WIDE = dict.fromkeys(("float64", "complex128", "int64", "uint64"), NO_FLOAT64)
 _TORCH = dict.fromkeys(("uint16", "uint32", "uint64"), "PyTorch cannot compare numbers of that dtype")
+_SPARSE = {f"norms: {name}": "a norm of x is that of x.data" for name in (*FLOATING, *COMPLEX)}
 
 
 class Library(Enum):
@@ -119,6 +123,13 @@ class Library(Enum):
         "jax", flushes=True, writable=False, length=40, compiled="jax", setting="JAX_ENABLE_X64"
     )
     DASK = Traits("dask.array", "dask.array", count=8, lazy=True)
+    MLX = Traits("mlx", "MLX on the CPU", {"complex128": NO_SUCH_DTYPE})
+    TENSORFLOW = Traits("tensorflow", "TensorFlow", flushes=True, writable=False, count=40)
+    TF_FUNCTION = Traits(
+        "tensorflow", flushes=True, writable=False, count=25, length=40, compiled="tensorflow"
+    )
+    PADDLE = Traits("paddle", "Paddle", dict.fromkeys(("uint16", "uint32", "uint64"), NO_SUCH_DTYPE))
+    SPARSE = Traits("sparse", "pydata/sparse", _SPARSE, writable=False, signs_zeros=False)
 
     @property
     def library_name(self) -> str:
@@ -172,6 +183,14 @@ class Library(Enum):
                 lambda x: x.compute(scheduler="synchronous"),
                 lambda x: isinstance(x, dask.Array),
             )
+        if self is Library.SPARSE:
+            sparse = importlib.import_module("sparse")
+            return Arrays(
+                "sparse",
+                lambda x: sparse.COO.from_numpy(np.array(x)),
+                lambda x: np.asarray(x.todense()),
+                lambda x: isinstance(x, sparse.SparseArray),
+            )
         return arrays_of(self.value.module)
 
     def callee(self, function: Callable[..., Any]) -> Callee:
@@ -184,9 +203,9 @@ class Callee:
 
     def __init__(self, function: Callable[..., Any], library: Library) -> None:
         self.keywords = frozenset(keywords_of(function))
-        running = {"": lambda f: f, "jax": _jax_jit, "torch": _torch_compile}[library.value.compiled](
-            function
-        )
+        compilers = {"jax": _jax_jit, "torch": _torch_compile, "tensorflow": _tf_function}
+        compiled = library.value.compiled
+        running = compilers[compiled](function) if compiled else function
         if library is Library.DASK:
             running = _without_compute(running)
         self._call = Call(running, library.arrays(), False, None, None)
@@ -223,6 +242,18 @@ def _jax_jit(function: Callable[..., Any]) -> Callable[..., Any]:
             return jax.jit(lambda x: function(x, *arguments, **keywords))(tree)
         limits = (jax.numpy.asarray(each, dtype=float) for each in arguments)
         return compiled(tuple(sorted(keywords.items())))(tree, *limits)
+
+    return call
+
+
+def _tf_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Trace each call anew; the limit of a norm clip is a tensor, bounds are constants."""
+    tensorflow = importlib.import_module("tensorflow")
+
+    def call(tree: Any, *arguments: Any, **keywords: Any) -> Any:
+        if len(arguments) == 1:
+            arguments = (tensorflow.constant(arguments[0], tensorflow.float64),)
+        return tensorflow.function(lambda x: function(x, *arguments, **keywords), autograph=False)(tree)
 
     return call
 

@@ -77,6 +77,13 @@ def padded(case: Case, length: int) -> Case:
     return replace(case, tree=rebuild(case.tree, iter(arrays)))
 
 
+def has_negative_zero(value: Any) -> bool:
+    """Tell whether an array or a number holds a zero with a sign."""
+    if value is None or np.asarray(value).dtype.kind not in "fcV" or isinstance(value, complex):
+        return False
+    return bool(((value == 0) & np.signbit(np.asarray(value).real)).any())
+
+
 def unfit_for_torch_compile(case: Case) -> bool:
     """Tell what torch.compile changes itself: NumPy scalars become tensors, NaN of 16 bits other NaN."""
     by_scalar = any(isinstance(argument, np.generic) for argument in case.arguments)
@@ -94,6 +101,8 @@ def aimed(operation: str, name: str, library: Library) -> Iterator[Case]:
         if any(not x.dtype.isnative or library.gap(operation, x.dtype.name) for x in arrays):
             continue
         if sum(x.size for x in found) > LARGEST or (library.value.compiled and not found):
+            continue
+        if not library.value.signs_zeros and any(map(has_negative_zero, (*arrays, *case.arguments))):
             continue
         if library is Library.TORCH_COMPILE and unfit_for_torch_compile(case):
             continue

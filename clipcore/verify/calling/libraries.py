@@ -59,7 +59,7 @@ def library(name: str) -> Library:
     if name == "mlx.core":
         return Library(name, _to_mlx, _from_mlx, lambda x: isinstance(x, module.array))
     if name == "paddle":
-        return Library(name, module.to_tensor, _by_numpy, lambda x: isinstance(x, module.Tensor))
+        return Library(name, _to_paddle, _from_paddle, lambda x: isinstance(x, module.Tensor))
     make = functools.partial(module.from_array) if name == "dask.array" else module.asarray
     kind = type(make(np.zeros(1, np.float32)))
     give = (lambda x: x.get()) if name == "cupy" else np.asarray
@@ -105,13 +105,27 @@ def _from_torch(x: Any) -> Array:
     return x.resolve_conj().resolve_neg().numpy()
 
 
+def _to_paddle(x: Array) -> Any:
+    """Return a Paddle tensor of the same dtype; of bfloat16 Paddle takes the bits."""
+    paddle = importlib.import_module("paddle")
+    return paddle.to_tensor(np.array(x).view(np.uint16) if x.dtype.name == "bfloat16" else np.array(x))
+
+
+def _from_paddle(x: Any) -> Array:
+    """Return a copy of a Paddle tensor."""
+    paddle = importlib.import_module("paddle")
+    if x.dtype == paddle.bfloat16:
+        return np.array(x.detach().view("uint16").numpy()).view(_bfloat16())
+    return np.array(x.numpy())
+
+
 def _to_mlx(x: Array) -> Any:
     """Return an MLX array of the same dtype."""
     mx = importlib.import_module("mlx.core")
     if x.dtype.name == "bfloat16":
         return mx.array(np.array(x, order="C").view(np.uint16)).view(mx.bfloat16)
     native = np.array(x, dtype=x.dtype.newbyteorder("="))
-    return mx.array(native, dtype=getattr(mx, x.dtype.name))
+    return mx.array(native, dtype=mx.bool_ if x.dtype == bool else getattr(mx, x.dtype.name))
 
 
 def _from_mlx(x: Any) -> Array:
