@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -80,6 +79,7 @@ _STRICT = dict.fromkeys(("float16", "bfloat16"), NO_SUCH_DTYPE)
 _WIDE = dict.fromkeys(("float64", "complex128", "int64", "uint64"), NO_FLOAT64)
 _TORCH = dict.fromkeys(("uint16", "uint32", "uint64"), "PyTorch cannot compare numbers of that dtype")
 _SPARSE = {f"norms: {name}": "a norm of x is that of x.data" for name in (*FLOATING, *COMPLEX)}
+_NDONNX = dict.fromkeys((*FLOATING, *COMPLEX, *INTEGERS), "its where() loses signs of zeros")
 
 
 class Library(Enum):
@@ -130,6 +130,7 @@ class Library(Enum):
     )
     PADDLE = Traits("paddle", "Paddle", dict.fromkeys(("uint16", "uint32", "uint64"), NO_SUCH_DTYPE))
     SPARSE = Traits("sparse", "pydata/sparse", _SPARSE, writable=False, signs_zeros=False)
+    NDONNX = Traits("ndonnx", "ndonnx", _NDONNX)
 
     @property
     def library_name(self) -> str:
@@ -190,6 +191,11 @@ class Library(Enum):
                 lambda x: sparse.COO.from_numpy(np.array(x)),
                 lambda x: np.asarray(x.todense()),
                 lambda x: isinstance(x, sparse.SparseArray),
+            )
+        if self is Library.NDONNX:
+            ndonnx = importlib.import_module("ndonnx")
+            return Arrays(
+                "ndonnx", ndonnx.asarray, lambda x: x.unwrap_numpy(), lambda x: isinstance(x, ndonnx.Array)
             )
         return arrays_of(self.value.module)
 
@@ -281,55 +287,52 @@ def _torch_compile(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-GROUPS = {
-    "float16": ("float16",),
-    "bfloat16": ("bfloat16",),
-    "float32": ("float32",),
-    "float64": ("float64",),
-    "complex64": ("complex64",),
-    "complex128": ("complex128",),
-}
+NORM_COLUMNS = {name: (name,) for name in (*FLOATING, *COMPLEX)}
+VALUE_COLUMNS = {**{name: (name,) for name in FLOATING}, "integers": INTEGERS}
+NOT_RUN = "compiled, and run on the CPU from the same source; on a GPU not run yet"
+
+
+class Notes:
+    """Sentences, numbered as they come."""
+
+    def __init__(self) -> None:
+        self._notes: list[str] = []
+
+    def mark(self, note: str) -> str:
+        """Return the number of a note, raised."""
+        if note not in self._notes:
+            self._notes.append(note)
+        return "⁰¹²³⁴⁵⁶⁷⁸⁹"[self._notes.index(note) + 1]
+
+    def __str__(self) -> str:
+        return "\\\n".join(f"{self.mark(note)} {note}." for note in self._notes)
 
 
 def table() -> str:
     """Return the table of the README: function × library × dtype, every "no" explained."""
-    notes: list[str] = []
+    notes = Notes()
 
     def cell(library: Library, operation: str, names: tuple[str, ...]) -> str:
-        reasons = dict.fromkeys(filter(None, (library.gap(operation, name) for name in names)))
-        for reason in reasons:
-            if reason not in notes:
-                notes.append(reason)
-        marks = "".join(f"[^{notes.index(reason) + 1}]" for reason in reasons)
-        refused = [name for name in names if library.gap(operation, name)]
-        return "✓" if not refused else f"–{marks}" if len(refused) == len(names) else f"✓{marks}"
+        reasons = {name: reason for name in names if (reason := library.gap(operation, name))}
+        if not reasons:
+            return "✓"
+        if len(reasons) == len(names):
+            return "–" + "".join(map(notes.mark, dict.fromkeys(reasons.values())))
+        (reason,) = set(reasons.values())
+        return "✓" + notes.mark(f"not {', '.join(reasons)}: {reason}")
 
     rows = []
-    for title, operation, groups in (
-        ("`l1_norm`, `l2_norm`, `global_norm` and the clips by them", "l2_norm", {**GROUPS}),
-        (
-            "`clip_by_value`, `clip_weights`",
-            "clip_by_value",
-            {**{name: GROUPS[name] for name in FLOATING}, "integers": INTEGERS},
-        ),
+    for title, operation, columns in (
+        ("the norms and the clips by them", "l2_norm", NORM_COLUMNS),
+        ("`clip_by_value`, `clip_weights`", "clip_by_value", VALUE_COLUMNS),
     ):
-        rows += [f"| {title} | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
+        rows += [f"| {title} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
         for library in Library:
             if library.value.title:
-                cells = " | ".join(cell(library, operation, names) for names in groups.values())
+                cells = " | ".join(cell(library, operation, names) for names in columns.values())
                 rows.append(f"| {library.value.title} | {cells} |")
-        rows.append("")
-    return "\n".join([*rows, *(f"[^{number}]: {note}." for number, note in enumerate(notes, 1))])
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Let a library warn of what is its own affair."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+        rows += [f"| CuPy |{f' {notes.mark(NOT_RUN)} |' * len(columns)}", ""]
+    return "\n".join([*rows, str(notes)])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 OPERATIONS = (*NORM_CLIPS, *NORMS, *VALUE_CLIPS)
 ARGUMENTS = {name: () if name in NORMS else (0, 1) if name in VALUE_CLIPS else (1,) for name in OPERATIONS}
 LARGEST = 2000
+COMPILED_VALUES = ("bfloat16", "float32", "int32", "uint8")
 
 
 def dtypes_of(operation: str) -> tuple[str, ...]:
@@ -125,6 +126,11 @@ def test_aimed_cases_keep_every_law(library: Library, operation: str, name: str)
             seen = callee.observe(np.zeros(2, dtype_named(name)), ARGUMENTS[operation])
             assert seen.error == "TypeError", f"no gap any more: {reason}"
         return
+    by_value = operation in VALUE_CLIPS
+    if library is Library.TORCH_COMPILE and by_value and name not in COMPILED_VALUES:
+        pytest.skip(
+            "each range of each dtype is compiled anew, which takes seconds: four dtypes stand for all"
+        )
     tried = 0
     for case in aimed(operation, name, library):
         assert judge(callee, case, library.terms) == [], str(case)
@@ -156,6 +162,8 @@ def rows_of(operation: str, name: str, library: Library) -> Iterator[Row]:
 def test_every_row_of_the_edge_table_is_answered(library: Library, operation: str) -> None:
     if library.value.compiled:
         pytest.skip("the edge table is asked of functions that are not compiled")
+    if library is Library.NDONNX:
+        pytest.skip("no array of ndonnx is taken")
     callee = library.callee(getattr(clipcore, operation))
     for name in ("float32", "uint8") if operation in VALUE_CLIPS else ("float32",):
         for row in rows_of(operation, name, library):
