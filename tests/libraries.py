@@ -323,8 +323,8 @@ def table() -> str:
 
     rows = []
     for title, operation, columns in (
-        ("the norms and the clips by them", "l2_norm", NORM_COLUMNS),
-        ("`clip_by_value`, `clip_weights`", "clip_by_value", VALUE_COLUMNS),
+        ("norms and clips by norm", "l2_norm", NORM_COLUMNS),
+        ("clips by value and of weights", "clip_by_value", VALUE_COLUMNS),
     ):
         rows += [f"| {title} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
         for library in Library:

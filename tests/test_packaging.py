@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import clipcore_backends
 import pytest
+from libraries import table
 
 import clipcore
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OPTIONAL = ("cupy", "hypothesis", "jax", "matplotlib", "ml_dtypes", "rich", "sklearn", "tensorflow", "torch")
+LIBRARIES = ("cupy", "dask", "jax", "mlx", "ndonnx", "paddle", "sparse", "tensorflow", "torch")
+OPTIONAL = (*LIBRARIES, "hypothesis", "matplotlib", "ml_dtypes", "rich", "sklearn")
 PUBLIC = (
     "clip_by_global_norm",
     "clip_by_l1_norm",
@@ -28,6 +31,22 @@ PUBLIC = (
     "l1_norm",
     "l2_norm",
 )
+# What its own library imports is not clipcore's doing: so that is looked at before and after.
+ARRIVAL = """
+import importlib, sys, clipcore
+name, *libraries = sys.argv[1:]
+assert not set(libraries) & set(sys.modules)
+modules = {"dask": "dask.array", "jax": "jax.numpy", "mlx": "mlx.core"}
+makers = {"tensorflow": "constant", "paddle": "to_tensor", "mlx": "array", "torch": "tensor"}
+module = importlib.import_module(modules.get(name, name))
+make = makers.get(name, "asarray")
+x = getattr(module, make)([3.0, 4.0])
+before = set(sys.modules)
+clipcore.clip_by_value(x, -1, 1)
+if name != "sparse":
+    clipcore.clip_by_global_norm({"x": x}, 1.0)
+print(sorted(each for each in libraries if each in set(sys.modules) - before))
+"""
 PACKAGE = Path(clipcore.__file__).parent
 ADAPTERS = ("_mlx.py", "_paddle.py", "_tensorflow.py")  # each imports its library
 MODULES = sorted(
@@ -59,6 +78,22 @@ def test_importing_brings_no_optional_library_along(module: str) -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("library", ["numpy", "array_api_strict", *LIBRARIES])
+def test_no_array_library_is_imported_before_an_array_of_it_arrives(
+    library: str, request: pytest.FixtureRequest
+) -> None:
+    if importlib.util.find_spec(library) is None:
+        if request.config.getoption("--require-all") and library != "cupy":
+            pytest.fail(f"{library} is not installed")
+        pytest.skip(f"{library} is not installed")
+    if library in ("cupy", "ndonnx"):
+        pytest.skip("its arrays need a GPU, or are refused")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ARRIVAL, library, *LIBRARIES], capture_output=True, text=True
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_the_names_exported_are_the_names_documented() -> None:
     assert tuple(clipcore.__all__) == PUBLIC
     documented = re.findall(r"^\| `(\w+)", README, flags=re.MULTILINE)
@@ -66,6 +101,11 @@ def test_the_names_exported_are_the_names_documented() -> None:
     contract = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
     table = contract[: contract.index("## Laws")]
     assert sorted(set(re.findall(r"`(\w+)\(\w+, /", table))) == list(PUBLIC)
+
+
+def test_the_table_of_libraries_is_the_one_that_the_suite_prints() -> None:
+    begin, end = "<!-- the table that tests/libraries.py prints -->\n", "\n<!-- end of the table -->"
+    assert README[README.index(begin) + len(begin) : README.index(end)] == table()
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:
