@@ -146,7 +146,8 @@ def _factor(xp: Any, groups: Groups, limit: _Limit, clipped: Array, leaf: Format
     # the normal range, two guards of 1 / step stand for what the value cannot hold.
     down = groups.scale < 1
     # In this order a derivative stays in range on its way back.
-    value = quotient * (groups.scale / lift)
+    both = down & tiny
+    value = quotient * xp.where(both, zero, groups.scale / xp.where(both, one, lift))
     small = value < precision.guarded
     guarded = xp.where(small, quotient, zero)
     guarded = guarded * xp.where(down, one, one * step) * xp.where(tiny, one, one * step)

@@ -98,23 +98,23 @@ def measure_groups(
     ]
     widest = max(FORMATS[COMPONENT[dtype_name(leaf.dtype)]].precision for leaf in leaves)
     if widest <= 24 and precision.unit_roundoff == 2.0**-53:
-        hi, lo, scale, has_nan, has_infinity = _plain(xp, rows, order)
-        error = PLAIN_ERROR
+        sums, error = _plain(xp, rows, order), PLAIN_ERROR
     else:
-        hi, lo, scale, has_nan, has_infinity = _careful(xp, rows, order, precision)
-        error = precision.unit_roundoff / 4
+        sums, error = _careful(xp, rows, order, precision), precision.unit_roundoff / 4
     if axis is not None:
         shape = tuple(1 if k in axis else length for k, length in enumerate(leaves[0].shape))
-        hi, lo, scale, has_nan, has_infinity = (
-            xp.reshape(part, shape) for part in (hi, lo, scale, has_nan, has_infinity)
-        )
+        sums = tuple(xp.reshape(part, shape) for part in sums)
+    hi, lo, scale, ratio, has_nan, has_infinity = sums
     if all_reduce is not None:
+        for _ in range(2 if order == 2 else 1):
+            hi, lo = hi * ratio, lo * ratio
         hi, lo, scale, has_nan, has_infinity = _all_ranks(
             hi, lo, scale, has_nan, has_infinity, order, precision, all_reduce
         )
+        ratio = xp.ones_like(hi)
     if order == 2:
         hi, lo = _root(xp, hi, lo, precision)
-    return Groups(hi, lo, scale, has_nan, has_infinity, precision, error)
+    return Groups(hi * ratio, lo * ratio, scale, has_nan, has_infinity, precision, error)
 
 
 def given_groups(norm: Any, like: Array) -> Groups:
@@ -150,7 +150,7 @@ def _plain(xp: Any, rows: list[list[Array]], order: Order) -> tuple[Array, ...]:
     zeros = xp.zeros_like(sums)
     sums = xp.where((has_nan | has_infinity)[..., None], zeros, sums)
     hi, lo = _largest_pair(xp, sums, zeros) if order == math.inf else pair_sum(sums, zeros)
-    return hi, lo, xp.ones_like(hi), has_nan, has_infinity
+    return hi, lo, xp.ones_like(hi), xp.ones_like(hi), has_nan, has_infinity
 
 
 def _plain_sum(xp: Any, parts: list[Array], order: Order) -> Array:
@@ -177,7 +177,11 @@ def _largest(xp: Any, x: Array) -> Array:
 
 
 def _careful(xp: Any, rows: list[list[Array]], order: Order, precision: Precision) -> tuple[Array, ...]:
-    """Sum where squares must be kept in range, and are longer than the accumulator."""
+    """Sum where squares must be kept in range, and are longer than the accumulator.
+
+    All elements are multiplied by the power of two that brings the largest to between 2 and
+    4, so that a change of scale by a power of two changes no bit of the sums.
+    """
     first = rows[0][0]
     rows = [[_magnitudes(xp, part) for part in parts] for parts in rows]
     sizes = [bring(_largest(xp, part), first) for parts in rows for part in parts]
@@ -185,14 +189,24 @@ def _careful(xp: Any, rows: list[list[Array]], order: Order, precision: Precisio
     has_nan, has_infinity = xp.isnan(largest), xp.isinf(largest)
     scale = _scale_for(xp, largest, precision.large, precision.small, precision.step)
     broken = has_nan | has_infinity
+    power = _power_below(xp, xp.where(broken, xp.zeros_like(largest), largest), precision)
     pairs = []
     for parts in rows:
-        skipped, by = (bring(part, parts[0])[..., None] for part in (broken, scale))
+        skipped, by = (bring(part, parts[0])[..., None] for part in (broken, 2.0 / power))
         scaled = [xp.where(skipped, xp.zeros_like(part), part) * by for part in parts]
         pairs.append([bring(part, first) for part in _leaf_sum(xp, scaled, order, precision)])
     hi, lo = (xp.stack(list(parts), axis=-1) for parts in zip(*pairs, strict=True))
     hi, lo = _largest_pair(xp, hi, lo) if order == math.inf else pair_sum(hi, lo)
-    return hi, lo, scale, has_nan, has_infinity
+    return hi, lo, scale, scale / (2.0 / power), has_nan, has_infinity
+
+
+def _power_below(xp: Any, value: Array, precision: Precision) -> Array:
+    """Return the largest power of two not above a number, for zeros and subnormals the smallest normal."""
+    top = FORMATS[dtype_name(precision.dtype)].top
+    power = xp.full_like(value, 2.0 ** (top - 1))
+    for step in (top - 2, *(2**k for k in reversed(range(top.bit_length() - 1)))):
+        power = xp.where(value < power * 2.0 ** (1 - step), power * 2.0**-step, power)
+    return power
 
 
 def _scale_for(xp: Any, size: Array, large: float, small: float, step: float) -> Array:
