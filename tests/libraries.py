@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
+import optree
 
 from clipcore.verify.calling import Call, Observation, keywords_of, observe
 from clipcore.verify.calling import Library as Arrays
@@ -245,7 +246,9 @@ def _jax_jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(tree: Any, *arguments: Any, **keywords: Any) -> Any:
         if len(arguments) == 2:
-            return jax.jit(lambda x: function(x, *arguments, **keywords))(tree)
+            result = jax.jit(lambda x: function(x, *arguments, **keywords))(tree)
+            # jit itself sorts the keys of what it returns.
+            return optree.tree_unflatten(optree.tree_structure(tree), optree.tree_leaves(result))
         limits = (jax.numpy.asarray(each, dtype=float) for each in arguments)
         return compiled(tuple(sorted(keywords.items())))(tree, *limits)
 

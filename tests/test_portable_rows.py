@@ -18,12 +18,10 @@ from clipcore._portable_sums import (
     ROW,
     Precision,
     _chained_sum,
-    _largest,
-    _largest_pair,
-    _magnitudes,
     _moduli,
     _modulus,
     _plain,
+    _power_below,
     _root,
     _row_sums,
     _split,
@@ -155,15 +153,42 @@ def test_rows_below_the_normal_range_lose_no_more_than_it_holds(dtype: str) -> N
 
 @each_dtype
 @pytest.mark.parametrize("order", [1, 2, math.inf])
-@pytest.mark.parametrize("kind", ["real", "complex"])
+@pytest.mark.parametrize("kind", ["real", "imaginary", "complex"])
 def test_norms_of_hostile_rows_are_within_the_error_they_claim(kind: str, order: Any, dtype: str) -> None:
     machine = STRICT if dtype == "float64" else NO_FLOAT64
     wide = {"float64": "complex128", "float32": "complex64"}[dtype]
     for name, x in magnitudes(dtype, PRECISIONS[dtype], 1 if order == 1 else 2).items():
-        leaf = (x + 1j * RNG.permutation(x)).astype(wide) if kind == "complex" else x
+        real = {"real": x, "imaginary": np.zeros_like(x), "complex": RNG.permutation(x)}[kind]
+        leaf = x if kind == "real" else (real + 1j * x).astype(wide)
         groups = measure_groups([machine.put(leaf)], order, None, None)
         (found,), wanted = values(machine, groups), exact([leaf], order)
         assert abs(found - wanted) <= wanted * Fraction(groups.error), name
+
+
+@each_dtype
+@pytest.mark.parametrize("order", [1, 2, math.inf])
+def test_a_change_of_scale_by_a_power_of_two_changes_no_bit_of_a_norm(order: Any, dtype: str) -> None:
+    machine = STRICT if dtype == "float64" else NO_FLOAT64
+    x = RNG.uniform(0.5, 3.9, 100).astype(dtype)
+    significands = set()
+    for exponent in range(-1000, 1020, 97) if dtype == "float64" else range(-120, 126, 7):
+        leaf = np.ldexp(x, exponent).astype(dtype)
+        groups = measure_groups([machine.put(leaf)], order, None, None)
+        hi, lo = (float(machine.get(part)) for part in (groups.hi, groups.lo))
+        significands.add((math.frexp(hi)[0], math.ldexp(lo, -math.frexp(hi)[1])))
+    assert len(significands) == 1
+
+
+@each_dtype
+def test_the_power_of_two_below_a_size_is_no_smaller_than_the_smallest_normal(dtype: str) -> None:
+    kind, info = np.dtype(dtype).type, np.finfo(dtype)
+    least, top = math.frexp(float(info.smallest_normal))[1] - 1, math.frexp(float(info.max))[1]
+    for exponent in range(least, top):
+        for significand in (1.0, 1.5, float(np.nextafter(kind(2), kind(1)))):
+            value = np.asarray(math.ldexp(significand, exponent), dtype)
+            assert float(_power_below(np, value, PRECISIONS[dtype])) == math.ldexp(1.0, exponent)
+    for value in (kind(0), info.smallest_subnormal, np.nextafter(info.smallest_normal, kind(0))):
+        assert _power_below(np, np.asarray(value, dtype), PRECISIONS[dtype]) == info.smallest_normal
 
 
 @dataclass
@@ -304,25 +329,6 @@ def test_rounded_moduli_err_by_less_than_two_roundings_and_are_zero_of_zeros() -
         0.0,
         0.0,
     ]
-
-
-def test_magnitudes_keep_nan_and_turn_both_zeros_to_the_same() -> None:
-    found = _magnitudes(np, np.array([-0.0, 0.0, -2.0, 3.0, -math.inf, math.nan]))
-    assert found[:5].tolist() == [0.0, 0.0, 2.0, 3.0, math.inf]
-    assert not np.signbit(found[:5]).any()
-    assert np.isnan(found[5])
-
-
-def test_the_largest_of_no_elements_is_zero() -> None:
-    assert _largest(np, np.zeros((2, 0))).tolist() == [0.0, 0.0]
-    assert _largest(np, np.zeros((0, 3))).shape == (0,)
-    assert _largest(np, np.array([[1.0, 3.0, 2.0], [0.0, 0.0, 0.0]])).tolist() == [3.0, 0.0]
-
-
-def test_the_largest_pair_is_that_of_the_largest_first_part_and_then_of_the_second() -> None:
-    hi = np.array([[1.0, 3.0, 3.0, 2.0], [5.0, 4.0, 4.0, 4.0]])
-    lo = np.array([[9.0, -2.0, -1.0, 9.0], [-3.0, 1.0, 2.0, 0.0]])
-    assert [part.tolist() for part in _largest_pair(np, hi, lo)] == [[3.0, 5.0], [-1.0, -3.0]]
 
 
 class Flushed(np.ndarray[Any, Any]):
