@@ -77,7 +77,7 @@ def accumulator(x: Array) -> Precision:
         powers = (2.0**480, 2.0**-400, 2.0**600, 2.0**-960)
         return Precision(dtypes["float64"], 2.0**-53, 2.0**27, 256, 2.0**31, *powers)
     powers = (2.0**50, 2.0**-47, 2.0**96, 2.0**-100)
-    return Precision(dtypes["float32"], 2.0**-24, 2.0**12, 16, 2.0**15, *powers)
+    return Precision(dtypes["float32"], 2.0**-24, 2.0**13, 16, 2.0**15, *powers)
 
 
 def components(x: Array) -> list[Array]:
@@ -289,7 +289,8 @@ def _moduli(xp: Any, real: Array, imag: Array, precision: Precision) -> tuple[Ar
     (a, a_low), (b, b_low) = _split(real, precision), _split(imag, precision)
     squares, rest = two_sum(a * a, b * b)
     rest = rest + a_low * (real + a) + b_low * (imag + b)
-    return two_sum(*_root(xp, squares, rest, precision))
+    # A root corrects for a rest that is below half an ulp.
+    return two_sum(*_root(xp, *two_sum(squares, rest), precision))
 
 
 def _magnitudes(xp: Any, x: Array) -> Array:

@@ -187,8 +187,8 @@ def test_the_power_of_two_below_a_size_is_no_smaller_than_the_smallest_normal(dt
         for significand in (1.0, 1.5, float(np.nextafter(kind(2), kind(1)))):
             value = np.asarray(math.ldexp(significand, exponent), dtype)
             assert float(_power_below(np, value, PRECISIONS[dtype])) == math.ldexp(1.0, exponent)
-    for value in (kind(0), info.smallest_subnormal, np.nextafter(info.smallest_normal, kind(0))):
-        assert _power_below(np, np.asarray(value, dtype), PRECISIONS[dtype]) == info.smallest_normal
+    for small in (0.0, info.smallest_subnormal, np.nextafter(info.smallest_normal, kind(0))):
+        assert _power_below(np, np.asarray(small, dtype), PRECISIONS[dtype]) == info.smallest_normal
 
 
 @dataclass
@@ -244,15 +244,16 @@ def test_a_plain_sum_takes_every_element_once_and_a_row_at_most_at_a_time(length
 
 
 @each_sum
-@pytest.mark.parametrize("value", [1.1, 1.7, 1 + 2.0**-23, 2 - 2.0**-23, 1.2345678])
+@pytest.mark.parametrize("value", [1.1, 1.7, 2 - 2.0**-23])
 @pytest.mark.parametrize("count", [2**20, ROW**3 + ROW**2 + ROW - 1])
 def test_a_million_equal_elements_added_one_after_the_other(count: int, value: float, order: Any) -> None:
     number = np.float32(value)
-    x = np.full(count, number, np.float64)
-    hi, lo, *_ = _plain(Sequential(), [[x]], order)
-    wanted = count * Fraction(float(number)) ** order
-    error = Fraction(PLAIN_ERROR) * order  # that of a sum of squares is twice that of its root
-    assert abs(Fraction(float(hi)) + Fraction(float(lo)) - wanted) <= wanted * error
+    for leaves, length in ((1, count), (2**14, count // 2**14)):
+        rows = [[np.full(length, number, np.float64)]] * leaves
+        hi, lo, *_ = _plain(Sequential(), rows, order)
+        wanted = leaves * length * Fraction(float(number)) ** order
+        error = Fraction(PLAIN_ERROR) * order  # that of a sum of squares is twice that of its root
+        assert abs(Fraction(float(hi)) + Fraction(float(lo)) - wanted) <= wanted * error
 
 
 def mantissas(dtype: str) -> Array:
