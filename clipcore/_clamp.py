@@ -9,7 +9,7 @@ from clipcore_backends import Engine
 from clipcore import _portable
 from clipcore._bounds import check_array_bound, check_bounds, is_array_bound, round_bounds
 from clipcore._checks import check_real
-from clipcore._dispatch import device_engine_for, engine_for
+from clipcore._dispatch import bring, device_engine_for, engine_for
 from clipcore._out import check_out, readable, same_memory, write
 from clipcore._trees import Flat
 from clipcore._typing import Array, Bound, Tree
@@ -72,7 +72,7 @@ def _bounds(
         ):
             if is_array_bound(bound):
                 check_array_bound(function, argument, bound, flat.name(index), leaf)
-                pair.append(round_array(bound, leaf, up=argument == "lower"))
+                pair.append(round_array(bring(bound, leaf), leaf, up=argument == "lower"))
             else:
                 pair.append(None if number is None else as_array(number, leaf))
         bounds.append((pair[0], pair[1]))

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import array_api_compat
@@ -15,6 +16,7 @@ __all__ = [
     "addresses",
     "bring",
     "constant",
+    "copy",
     "device_engine_for",
     "device_of",
     "engine_for",
@@ -48,7 +50,8 @@ def is_array(value: Any) -> bool:
         return False
     package = _package_of(value)
     if package == "torch":
-        return isinstance(value, sys.modules["torch"].Tensor) and not is_distributed(value)
+        dense = value.layout is sys.modules["torch"].strided
+        return dense and not is_distributed(value)
     if package in _ADAPTED:
         return bool(_module(_ADAPTED[package]).is_array(value))
     return bool(array_api_compat.is_array_api_obj(value))
@@ -131,7 +134,15 @@ def write(array: Array, value: Array) -> None:
     if package in _ADAPTED:
         _module(_ADAPTED[package]).write(array, value)
     else:
-        array[...] = value
+        if 0 not in array.shape:  # where there is nothing to write, dask minds
+            array[...] = value
+
+
+def copy(array: Array) -> Array:
+    """Return a copy, which of a parameter of torch is none."""
+    if _package_of(array) == "torch":
+        return array.clone()
+    return namespace_of(array).asarray(array, copy=True)
 
 
 def is_read_only(array: Array) -> bool:
@@ -159,6 +170,8 @@ def advice_for(value: Any) -> str:
     package = _package_of(value)
     if package in _ADAPTED:
         return str(_module(_ADAPTED[package]).advice(value))
+    if package == "torch":
+        return "give a dense tensor, as its to_dense() returns it"
     return "give an array of a supported library"
 
 
@@ -186,10 +199,30 @@ def addresses(arrays: list[Array]) -> list[Any]:
     engine = device_backend_for(library_of(arrays[0])) if arrays else None
     if engine is not None:
         return [engine.addresses(array) for array in arrays]
-    return [array if isinstance(array, np.ndarray) else None for array in arrays]
+    return [_address(array) for array in arrays]
+
+
+def _address(array: Array) -> Any:
+    """Return a NumPy array with the address of an array; None where there is none to tell."""
+    if isinstance(array, np.ndarray):
+        return array
+    if _package_of(array) == "torch" and not is_traced(array):
+        size = array.element_size()
+        interface = {
+            "data": (array.data_ptr(), False),
+            "shape": tuple(array.shape),
+            "strides": tuple(size * stride for stride in array.stride()),
+            "typestr": f"|V{size}",
+            "version": 3,
+        }
+        return np.asarray(SimpleNamespace(__array_interface__=interface))
+    return np.from_dlpack(array) if library_of(array) == "array_api_strict" else None
 
 
 def _package_of(value: object) -> str:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return "torch"  # whatever module its class is of
     return type(value).__module__.partition(".")[0]
 
 

@@ -8,7 +8,7 @@ import optree
 
 from clipcore import _dispatch
 from clipcore._checks import check_library, dtype_name
-from clipcore._dispatch import addresses, is_array, is_read_only, is_writable
+from clipcore._dispatch import addresses, device_of, is_array, is_read_only, is_writable
 from clipcore._messages import shown
 from clipcore._trees import Flat, leaf_name
 from clipcore._typing import Array, Tree
@@ -45,6 +45,11 @@ def check_out(function: str, flat: Flat, out: Tree) -> list[Array]:
                 f"{function}: {name} has shape {tuple(given.shape)} and dtype {_dtype_text(given)}, "
                 f"its input {tuple(leaf.shape)} and {_dtype_text(leaf)}; give one of that shape and dtype"
             )
+        if device_of(given) != device_of(leaf):
+            raise ValueError(
+                f"{function}: {name} is on the device {device_of(given)}, its input on {device_of(leaf)}; "
+                "give one on that device"
+            )
         _check_writable(function, name, given)
     pair = _sharing(leaves)
     if pair is not None:
@@ -80,7 +85,7 @@ def _sharing(leaves: list[Array]) -> tuple[int, int] | None:
     seen: dict[int, int] = {}
     for index, (leaf, placed) in enumerate(zip(leaves, addresses(leaves), strict=True)):
         if placed is None:
-            if seen.setdefault(id(leaf), index) != index:
+            if 0 not in leaf.shape and seen.setdefault(id(leaf), index) != index:
                 return seen[id(leaf)], index
             continue
         if not placed.size:

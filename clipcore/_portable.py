@@ -15,12 +15,12 @@ import numpy as np
 from clipcore_backends._formats import COMPONENT, FORMATS, Format
 
 from clipcore._checks import dtype_name, offenders
-from clipcore._dispatch import bring, constant, device_of, is_traced, namespace_of
+from clipcore._dispatch import bring, constant, copy, device_of, is_traced, namespace_of
 from clipcore._portable_sums import Groups, Precision, components, given_groups, measure_groups
 from clipcore._trees import Flat
 from clipcore._typing import Array
 
-__all__ = ["clamp", "clip", "copy", "measure", "number", "round_array"]
+__all__ = ["clamp", "clip", "measure", "number", "round_array"]
 
 
 class _Limit(NamedTuple):
@@ -75,7 +75,7 @@ def clip(flat: Flat, limit: float | Array, request: Any) -> tuple[list[Array], A
             scaled = xp.where(fills, xp.full_like(part, fill), scaled)
             parts.append(xp.where(valid, scaled, xp.full_like(part, math.nan)))
         result = parts[0] if len(parts) == 1 else _complex(xp, parts[0], parts[1], leaf.dtype)
-        results.append(xp.where(scales | fills | ~valid, result, leaf))
+        results.append(_like(xp.where(scales | fills | ~valid, result, leaf), leaf))
     return results, _norm(groups, leaves[0], request.axis)
 
 
@@ -98,7 +98,7 @@ def _norm(groups: Groups, leaf: Array, axis: tuple[int, ...] | None) -> Array:
 
 def _raise_if_any(broken: Array, flat: Flat, request: Any) -> None:
     xp = namespace_of(broken)
-    if any(is_traced(leaf) for leaf in flat.leaves):
+    if is_traced(broken) or any(is_traced(leaf) for leaf in flat.leaves):
         raise ValueError(
             f"{request.function}: nonfinite is 'raise', which must look at values, and the leaves are traced "
             "or lazy; choose 'propagate' or 'zero'"
@@ -164,7 +164,8 @@ def _scaled(xp: Any, part: Array, factor: _Factor, precision: Precision) -> Arra
     small = (size < facts.smallest_normal * (1 - 2.0**-7)) & (size > 0)
     tiny = xp.where(small, exact, xp.zeros_like(exact))
     smallest = 2.0**facts.smallest
-    less = xp.where(xp.abs(tiny) <= smallest, tiny * xp.zeros_like(tiny), tiny - xp.sign(tiny) * smallest)
+    nearer = xp.where(tiny < 0, tiny + smallest, tiny - smallest)
+    less = xp.where(xp.abs(tiny) <= smallest, tiny * xp.zeros_like(tiny), nearer)
     return xp.astype(xp.where(small, less, exact), part.dtype)
 
 
@@ -183,11 +184,6 @@ def number(value: float, leaf: Array) -> Array:
     return namespace_of(leaf).asarray(value, dtype=leaf.dtype, device=device_of(leaf))
 
 
-def copy(leaf: Array) -> Array:
-    """Return a copy."""
-    return namespace_of(leaf).asarray(leaf, copy=True)
-
-
 def clamp(leaf: Array, lower: Array | None, upper: Array | None) -> Array:
     """Cut a leaf to bounds of its own dtype; NaN where an element or a bound is NaN."""
     xp = namespace_of(leaf)
@@ -196,7 +192,12 @@ def clamp(leaf: Array, lower: Array | None, upper: Array | None) -> Array:
         result = xp.where((result >= lower) | (result != result), result, lower)
     if upper is not None:
         result = xp.where((result <= upper) | (result != result), result, upper)
-    return result
+    return _like(result, leaf)
+
+
+def _like(result: Array, leaf: Array) -> Array:
+    """Return a result in the dtype of the leaf: dask loses the order of bytes on the way."""
+    return result if result.dtype == leaf.dtype else namespace_of(leaf).astype(result, leaf.dtype)
 
 
 def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:

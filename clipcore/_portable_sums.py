@@ -77,7 +77,17 @@ def accumulator(x: Array) -> Precision:
         powers = (2.0**480, 2.0**-400, 2.0**600, 2.0**-960)
         return Precision(dtypes["float64"], 2.0**-53, 2.0**27, 256, 2.0**31, *powers)
     powers = (2.0**50, 2.0**-47, 2.0**96, 2.0**-100)
-    return Precision(dtypes["float32"], 2.0**-24, 2.0**13, 16, 2.0**15, *powers)
+    return Precision(dtypes["float32"], 2.0**-24, 2.0**12, 16, 2.0**15, *powers)
+
+
+def _coarsest(leaves: list[Array]) -> Precision:
+    """Return the accumulator that every device of the leaves has."""
+    coarsest = accumulator(leaves[0])
+    for leaf in leaves[1:]:
+        if device_of(leaf) != device_of(leaves[0]):
+            other = accumulator(leaf)
+            coarsest = other if other.unit_roundoff > coarsest.unit_roundoff else coarsest
+    return coarsest
 
 
 def components(x: Array) -> list[Array]:
@@ -90,7 +100,7 @@ def measure_groups(
     leaves: list[Array], order: Order, axis: tuple[int, ...] | None, all_reduce: AllReduce | None
 ) -> Groups:
     """Return the norm of all leaves together, or those of the groups of the one leaf along `axis`."""
-    precision = accumulator(leaves[0])
+    precision = _coarsest(leaves)
     xp = namespace_of(leaves[0])
     rows = [
         [_groups_first(xp, xp.astype(part, precision.dtype), axis) for part in components(leaf)]
@@ -100,7 +110,7 @@ def measure_groups(
     if widest <= 24 and precision.unit_roundoff == 2.0**-53:
         sums, error = _plain(xp, rows, order), PLAIN_ERROR
     else:
-        sums, error = _careful(xp, rows, order, precision), precision.unit_roundoff / 4
+        sums, error = _careful(xp, rows, order, precision), precision.unit_roundoff / 2
     if axis is not None:
         shape = tuple(1 if k in axis else length for k, length in enumerate(leaves[0].shape))
         sums = tuple(xp.reshape(part, shape) for part in sums)
@@ -136,9 +146,11 @@ def given_groups(norm: Any, like: Array) -> Groups:
 def _groups_first(xp: Any, x: Array, axis: tuple[int, ...] | None) -> Array:
     """Return an array with the elements of each group along its last axis, the groups along the others."""
     if axis is None:
-        return xp.reshape(x, (math.prod(x.shape),))
+        axis = tuple(range(x.ndim))
     kept = tuple(k for k in range(x.ndim) if k not in axis)
     shape = (*(x.shape[k] for k in kept), math.prod([x.shape[k] for k in axis]))
+    if 0 in shape:  # dask does not reshape what is empty
+        return xp.zeros(shape, dtype=x.dtype, device=device_of(x))
     return xp.reshape(xp.permute_dims(x, (*kept, *axis)), shape)
 
 
@@ -219,7 +231,7 @@ def _scale_for(xp: Any, size: Array, large: float, small: float, step: float) ->
 
 def _leaf_sum(xp: Any, parts: list[Array], order: Order, precision: Precision) -> tuple[Array, Array]:
     """Return the sum over one leaf of the magnitudes, their squares, or their maximum."""
-    if not parts[0].shape[-1]:
+    if 0 in parts[0].shape:
         return xp.sum(parts[0], axis=-1), xp.sum(parts[0], axis=-1)
     if order == 2:
         sums = [_row_sums(xp, part, order, precision) for part in parts]
@@ -273,6 +285,8 @@ def pair_sum(hi: Array, lo: Array) -> tuple[Array, Array]:
 
 def _largest_pair(xp: Any, hi: Array, lo: Array) -> tuple[Array, Array]:
     """Return the largest of numbers hi + lo along the last axis."""
+    if 0 in hi.shape:
+        return xp.sum(hi, axis=-1), xp.sum(lo, axis=-1)
     largest = xp.max(hi, axis=-1, keepdims=True)
     return largest[..., 0], xp.max(xp.where(hi >= largest, lo, xp.full_like(lo, -math.inf)), axis=-1)
 

@@ -1,7 +1,6 @@
 """Trees of arrays: flatten them, name their leaves, put them together again."""
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,13 +26,16 @@ class Flat:
             self.tree = list(tree)
         self.leaves: list[Array]
         self.leaves, self.spec = optree.tree_flatten(self.tree)
+        self._paths: list[Path] | None = None
         self.library = "numpy"
         """The one library of the leaves, as `flatten` finds it."""
 
-    @cached_property
+    @property
     def paths(self) -> list[Path]:
         """The path of each leaf, a tuple of keys and indices."""
-        return list(optree.tree_paths(self.tree))
+        if self._paths is None:
+            self._paths = list(optree.tree_paths(self.tree))
+        return self._paths
 
     def name(self, index: int) -> str:
         """Return how a user would write the leaf of that index."""

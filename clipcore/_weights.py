@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clipcore._clamp import clamp
+from clipcore._dispatch import is_array, is_traced
 from clipcore._messages import shown
 from clipcore._trees import flatten
 from clipcore._typing import Array, Bound, Tree
@@ -93,6 +94,8 @@ def clip_weights(
 
 def _picked(answer: Any) -> bool:
     try:
-        return bool(answer)
-    except ValueError:
-        raise TypeError(f"clip_weights: where returned {shown(answer)}; return True or False") from None
+        if not is_array(answer) or not is_traced(answer):
+            return bool(answer)
+    except (RuntimeError, TypeError, ValueError):  # an array of several elements
+        pass
+    raise TypeError(f"clip_weights: where returned {shown(answer)}; return True or False")

@@ -1,0 +1,84 @@
+"""What torch has beyond arrays: parameters, batches, compiled modules, views, layouts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import clipcore as cc
+
+
+@pytest.fixture
+def torch(request: pytest.FixtureRequest) -> Any:
+    if request.config.getoption("--require-all"):
+        import torch
+    else:
+        torch = pytest.importorskip("torch", reason="torch is not installed")
+    return torch
+
+
+def test_a_batch_is_clipped_row_by_row(torch: Any) -> None:
+    rows = torch.tensor([[3.0, -4.0, 0.0], [0.1, 0.2, -0.0], [1e-30, 1e30, 5.0]])
+    for clip in (cc.clip_by_l1_norm, cc.clip_by_l2_norm):
+        batch = torch.func.vmap(lambda x, clip=clip: clip(x, 1.0))(rows)
+        assert torch.equal(batch, torch.stack([clip(row, 1.0) for row in rows]))
+        with pytest.raises(ValueError, match="traced"):
+            torch.func.vmap(lambda x, clip=clip: clip(x, 1.0, nonfinite="raise"))(rows)
+
+
+def test_a_parameter_is_an_array_like_any_other(torch: Any) -> None:
+    weight = torch.nn.Parameter(torch.tensor([3.0, -4.0]))
+    with torch.no_grad():
+        copy = cc.clip_by_value(weight, None, None)
+        assert not copy.requires_grad
+        assert copy.data_ptr() != weight.data_ptr()
+        assert cc.clip_weights({"w": weight}, -1, 1, out={"w": weight})["w"] is weight
+    assert weight.tolist() == [1.0, -1.0]
+
+
+def test_arrays_of_out_that_share_bytes_are_refused_unwritten(torch: Any) -> None:
+    x, base = torch.ones(2), torch.zeros(4)
+    for out in (
+        [base[:2], base[1:3]],
+        [base[:2], base[:2]],
+        [base[:2], torch.zeros(1).expand(2)],
+        [base[:2], base[2:].view(torch.int32).view(torch.float32)[:1].expand(2)],
+    ):
+        with pytest.raises(ValueError, match="share bytes"):
+            cc.clip_by_global_norm([x, x], 1.0, out=out)
+        assert base.tolist() == [0.0] * 4
+    cc.clip_by_global_norm([x, x], 1.0, out=[base[::2], base[1::2]])
+    assert bool((base > 0).all())
+    empty = torch.zeros(0)
+    cc.clip_by_global_norm([empty, empty], 1.0, out=[empty, empty])
+
+
+def test_other_layouts_are_refused_with_advice(torch: Any) -> None:
+    with pytest.raises(TypeError, match=r"to_dense\(\)"):
+        cc.clip_by_l2_norm(torch.eye(3).to_sparse(), 1.0)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+def test_calls_on_parameters_compile_without_a_break_in_the_graph(torch: Any) -> None:
+    layer = torch.nn.Linear(3, 2)
+    limit = torch.tensor(0.5)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")  # type: ignore[untyped-decorator]
+    def clipped() -> Any:
+        weights = list(layer.parameters())
+        ranged = cc.clip_weights(weights, -0.1, 0.1, where=lambda _, leaf: leaf.ndim > 1)
+        return ranged, cc.clip_by_global_norm(weights, limit)
+
+    with torch.no_grad():
+        ranged, (tree, norm) = clipped()
+        wanted, wanted_norm = cc.clip_by_global_norm(list(layer.parameters()), limit)
+    assert [x.tolist() for x in tree] == [x.tolist() for x in wanted]
+    assert norm.item() == wanted_norm.item()
+    assert float(ranged[0].abs().max()) <= 0.1
+    assert torch.equal(ranged[1], layer.bias)
+
+
+def test_what_where_answers_must_be_one_truth(torch: Any) -> None:
+    with pytest.raises(TypeError, match="where returned"):
+        cc.clip_weights([torch.ones(2)], 0, 1, where=lambda _, leaf: leaf > 1)
