@@ -14,18 +14,22 @@ from clipcore._typing import Array
 
 __all__ = [
     "addresses",
+    "advice_for",
     "bring",
     "constant",
     "copy",
     "device_engine_for",
     "device_of",
     "engine_for",
+    "has_known_shape",
     "is_array",
     "is_distributed",
+    "is_read_only",
     "is_traced",
     "is_writable",
     "library_of",
     "namespace_of",
+    "write",
 ]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -48,10 +52,9 @@ def is_array(value: Any) -> bool:
         return type(value) in (np.ndarray, np.memmap) or isinstance(value, np.generic)
     if value is None or isinstance(value, (int, float)):
         return False
+    if _is_tensor(value):
+        return value.layout is sys.modules["torch"].strided and not is_distributed(value)
     package = _package_of(value)
-    if package == "torch":
-        dense = value.layout is sys.modules["torch"].strided
-        return dense and not is_distributed(value)
     if package in _ADAPTED:
         return bool(_module(_ADAPTED[package]).is_array(value))
     return bool(array_api_compat.is_array_api_obj(value))
@@ -59,7 +62,7 @@ def is_array(value: Any) -> bool:
 
 def is_distributed(value: Any) -> bool:
     """Tell whether a value stands for elements on many ranks, as torch's DTensor does."""
-    return _package_of(value) == "torch" and hasattr(value, "to_local")
+    return _is_tensor(value) and hasattr(value, "to_local")
 
 
 def library_of(array: Array) -> str:
@@ -170,7 +173,7 @@ def advice_for(value: Any) -> str:
     package = _package_of(value)
     if package in _ADAPTED:
         return str(_module(_ADAPTED[package]).advice(value))
-    if package == "torch":
+    if _is_tensor(value):
         return "give a dense tensor, as its to_dense() returns it"
     return "give an array of a supported library"
 
@@ -219,11 +222,14 @@ def _address(array: Array) -> Any:
     return np.from_dlpack(array) if library_of(array) == "array_api_strict" else None
 
 
-def _package_of(value: object) -> str:
+def _is_tensor(value: object) -> bool:
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return "torch"  # whatever module its class is of
-    return type(value).__module__.partition(".")[0]
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _package_of(value: object) -> str:
+    # A tensor is torch's, whatever module its class is of.
+    return "torch" if _is_tensor(value) else type(value).__module__.partition(".")[0]
 
 
 def _module(name: str) -> Any:

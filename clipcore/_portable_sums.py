@@ -149,9 +149,12 @@ def _groups_first(xp: Any, x: Array, axis: tuple[int, ...] | None) -> Array:
         axis = tuple(range(x.ndim))
     kept = tuple(k for k in range(x.ndim) if k not in axis)
     shape = (*(x.shape[k] for k in kept), math.prod([x.shape[k] for k in axis]))
+    x = xp.permute_dims(x, (*kept, *axis))
     if 0 in shape:  # dask does not reshape what is empty
-        return xp.zeros(shape, dtype=x.dtype, device=device_of(x))
-    return xp.reshape(xp.permute_dims(x, (*kept, *axis)), shape)
+        for _ in axis:
+            x = xp.sum(x, axis=-1)
+        return x[..., None][..., :0]
+    return xp.reshape(x, shape)
 
 
 def _plain(xp: Any, rows: list[list[Array]], order: Order) -> tuple[Array, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import optree
+import pytest
 
 from clipcore.verify.calling import Call, Observation, keywords_of, observe
 from clipcore.verify.calling import Library as Arrays
@@ -203,6 +204,18 @@ class Library(Enum):
     def callee(self, function: Callable[..., Any]) -> Callee:
         """Return a function of clipcore as the kit calls it, with arrays of this library."""
         return Callee(function, self)
+
+
+def fitting(request: pytest.FixtureRequest) -> Library:
+    """The library that a test is given, where it is installed and this process can run it; else a skip."""
+    library: Library = request.param
+    if missing := library.missing():
+        if request.config.getoption("--require-all"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    if unfit := library.unfit():
+        pytest.skip(unfit)
+    return library
 
 
 class Callee:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from libraries import Library
+from libraries import Library, fitting
 
 import clipcore
 from clipcore.verify.exact import exact_norm
@@ -37,14 +37,7 @@ COTANGENT = [0.75, -1.5, 2.0, 1.0, -0.5]
 
 @pytest.fixture
 def library(request: pytest.FixtureRequest) -> Library:
-    found: Library = request.param
-    if missing := found.missing():
-        if request.config.getoption("--require-all"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    if unfit := found.unfit():
-        pytest.skip(unfit)
-    return found
+    return fitting(request)
 
 
 each_library = pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from libraries import COMPLEX, FLOATING, INTEGERS, Library
+from libraries import COMPLEX, FLOATING, INTEGERS, Library, fitting
 
 import clipcore
 from clipcore.verify.calling import Drawn
@@ -47,14 +47,7 @@ def library_params() -> list[Any]:
 
 @pytest.fixture
 def library(request: pytest.FixtureRequest) -> Library:
-    found: Library = request.param
-    if missing := found.missing():
-        if request.config.getoption("--require-all"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    if unfit := found.unfit():
-        pytest.skip(unfit)
-    return found
+    return fitting(request)
 
 
 each_library = pytest.mark.parametrize("library", library_params(), indirect=True)

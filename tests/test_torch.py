@@ -57,6 +57,9 @@ def test_arrays_of_out_that_share_bytes_are_refused_unwritten(torch: Any) -> Non
 def test_other_layouts_are_refused_with_advice(torch: Any) -> None:
     with pytest.raises(TypeError, match=r"to_dense\(\)"):
         cc.clip_by_l2_norm(torch.eye(3).to_sparse(), 1.0)
+    for other in (torch.nn.Linear(2, 1), torch.float32, torch):
+        with pytest.raises(TypeError, match=r"tree\['x'\] is .*not an array; give an array"):
+            cc.clip_by_global_norm({"x": other}, 1.0)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the compiler
