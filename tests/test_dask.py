@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,8 @@ import clipcore as cc
 @pytest.fixture
 def da(request: pytest.FixtureRequest) -> Any:
     if request.config.getoption("--require-all"):
-        import dask.array as da
-    else:
-        da = pytest.importorskip("dask.array", reason="dask is not installed")
-    return da
+        return importlib.import_module("dask.array")
+    return pytest.importorskip("dask.array", reason="dask is not installed")
 
 
 @pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 2), (3, 0, 2)], ids=str)

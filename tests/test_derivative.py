@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -50,14 +51,12 @@ each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 def gradient(library: Library, function: Callable[..., Any], x: Array, cotangent: Array | float) -> Array:
     """The derivative of ``sum(cotangent * function(x))`` by the library's own differentiation."""
     if library is Library.TORCH:
-        import torch
-
+        torch = importlib.import_module("torch")
         leaf = torch.tensor(x, requires_grad=True)
         function(leaf).backward(torch.tensor(cotangent, dtype=function(leaf).dtype))
         assert leaf.grad is not None
         return np.asarray(leaf.grad.numpy())
-    import jax
-
+    jax = importlib.import_module("jax")
     run = jax.jit(function) if library.value.compiled else function
     value, pull = jax.vjp(run, jax.numpy.asarray(x))
     return np.asarray(pull(jax.numpy.asarray(cotangent, dtype=value.dtype))[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -12,10 +13,8 @@ import clipcore as cc
 @pytest.fixture
 def torch(request: pytest.FixtureRequest) -> Any:
     if request.config.getoption("--require-all"):
-        import torch
-    else:
-        torch = pytest.importorskip("torch", reason="torch is not installed")
-    return torch
+        return importlib.import_module("torch")
+    return pytest.importorskip("torch", reason="torch is not installed")
 
 
 def test_a_batch_is_clipped_row_by_row(torch: Any) -> None:
@@ -67,14 +66,13 @@ def test_calls_on_parameters_compile_without_a_break_in_the_graph(torch: Any) ->
     layer = torch.nn.Linear(3, 2)
     limit = torch.tensor(0.5)
 
-    @torch.compile(fullgraph=True, backend="aot_eager")  # type: ignore[untyped-decorator]
     def clipped() -> Any:
         weights = list(layer.parameters())
         ranged = cc.clip_weights(weights, -0.1, 0.1, where=lambda _, leaf: leaf.ndim > 1)
         return ranged, cc.clip_by_global_norm(weights, limit)
 
     with torch.no_grad():
-        ranged, (tree, norm) = clipped()
+        ranged, (tree, norm) = torch.compile(clipped, fullgraph=True, backend="aot_eager")()
         wanted, wanted_norm = cc.clip_by_global_norm(list(layer.parameters()), limit)
     assert [x.tolist() for x in tree] == [x.tolist() for x in wanted]
     assert norm.item() == wanted_norm.item()
