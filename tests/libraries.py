@@ -128,7 +128,7 @@ class Library(Enum):
     MLX = Traits("mlx", "MLX on the CPU", {"complex128": NO_SUCH_DTYPE})
     TENSORFLOW = Traits("tensorflow", "TensorFlow", flushes=True, writable=False, count=40)
     TF_FUNCTION = Traits(
-        "tensorflow", flushes=True, writable=False, count=25, length=40, compiled="tensorflow"
+        "tensorflow", flushes=True, writable=False, count=10, length=40, compiled="tensorflow"
     )
     PADDLE = Traits("paddle", "Paddle", dict.fromkeys(("uint16", "uint32", "uint64"), NO_SUCH_DTYPE))
     SPARSE = Traits("sparse", "pydata/sparse", _SPARSE, writable=False, signs_zeros=False)
