@@ -2,8 +2,8 @@
 
 It serves every library without an engine of its own, traced, lazy and on any device. It
 differs from the NumPy engine where that looks: it does not settle exactly on which side of
-the limit a norm is that floating point cannot tell, and it rounds every element that falls
-below the normal range towards zero instead of asking whether the limit is ample.
+the limit a norm is that floating point cannot tell, and it takes one step off every element
+that falls below the normal range instead of asking whether the limit is ample.
 
 Numbers are compared by order, not for equality: Paddle calls all numbers within 1e-8 equal.
 """
