@@ -144,7 +144,10 @@ def given_groups(norm: Any, like: Array) -> Groups:
 
 
 def _groups_first(xp: Any, x: Array, axis: tuple[int, ...] | None) -> Array:
-    """Return an array with the elements of each group along its last axis, the groups along the others."""
+    """Return an array with the elements of each group along its last axis, the groups along the others.
+
+    The last axis of an array without elements is empty, even where there are no groups either.
+    """
     if axis is None:
         axis = tuple(range(x.ndim))
     kept = tuple(k for k in range(x.ndim) if k not in axis)
