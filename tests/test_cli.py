@@ -308,7 +308,13 @@ def test_an_interrupted_run_says_so_and_leaves_no_process_behind(name: str, whol
         "500",
     ]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # what a shell runs in the background ignores the signal, and hands that down
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as run:
         pids = Path("pids")
         deadline = time.monotonic() + 60
