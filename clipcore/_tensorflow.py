@@ -101,6 +101,9 @@ def any(x: Any) -> Any:
 
 def asarray(value: Any, *, dtype: Any = None, device: str | None = None, copy: Any = None) -> Any:  # noqa: ARG001
     """Return a number, or an array, as a tensor; tensors never change, so that none needs a copy."""
+    if isinstance(value, (int, float)) and dtype is not None:
+        # TensorFlow keeps tensors of numbers that were asked for before, and takes 0.0 for -0.0.
+        value = np.asarray(value, dtype.as_numpy_dtype)
     with tf.device(device) if device else contextlib.nullcontext():
         return tf.identity(tf.convert_to_tensor(value, dtype=dtype))
 
@@ -112,7 +115,7 @@ def astype(x: Any, dtype: Any) -> Any:
 
 def full_like(x: Any, value: Any) -> Any:
     """Return a tensor of one value."""
-    return tf.fill(tf.shape(x), tf.constant(value, x.dtype))
+    return tf.fill(tf.shape(x), asarray(value, dtype=x.dtype))
 
 
 def iinfo(dtype: Any) -> Any:

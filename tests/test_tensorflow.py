@@ -29,6 +29,17 @@ def xp(tf: Any) -> Any:  # noqa: ARG001  # it has to be there
 
 
 @pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+def test_a_negative_zero_is_not_taken_for_the_positive_one_of_a_call_before(
+    tf: Any, xp: Any, name: str
+) -> None:
+    x = tf.zeros(2, name)
+    for _ in range(2):
+        for zero in (0.0, -0.0):
+            assert same(np.asarray(xp.full_like(x, zero)), np.full(2, zero, name))
+            assert same(np.asarray(xp.asarray(zero, dtype=x.dtype)), np.asarray(zero, name))
+
+
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
 def test_every_function_gives_the_bits_that_the_standard_asks_for(tf: Any, xp: Any, name: str) -> None:
     complexes = {"float32": "complex64", "float64": "complex128"}
     with np.errstate(all="ignore"):
