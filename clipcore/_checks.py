@@ -73,10 +73,11 @@ def check_floating(function: str, flat: Flat) -> None:
             f"{function}: {flat.name(0)} is a sparse array, which has no norms here; give x.data, which has "
             "the same norm where fill_value is 0, or x.todense()"
         )
-    for index, leaf in enumerate(flat.leaves):
-        if dtype_name(leaf.dtype) not in COMPONENT:
+    for dtype in dict.fromkeys([leaf.dtype for leaf in flat.leaves]):
+        if dtype_name(dtype) not in COMPONENT:
+            index = [leaf.dtype for leaf in flat.leaves].index(dtype)
             raise TypeError(
-                f"{function}: {flat.name(index)} has dtype {dtype_name(leaf.dtype)}; norms are taken of "
+                f"{function}: {flat.name(index)} has dtype {dtype_name(dtype)}; norms are taken of "
                 f"{', '.join(COMPONENT)}: convert it first"
             )
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from clipcore_backends import Engine
 
 from clipcore import _portable
@@ -83,12 +82,17 @@ def _clamp_eager(
     engine: Engine, leaves: list[Array], bounds: list[Pair], outs: list[Array] | None
 ) -> list[Array]:
     if outs is None:
-        results = [np.empty_like(leaf) for leaf in leaves]
+        results = [engine.empty_like(leaf) for leaf in leaves]
     else:
         results, leaves = outs, readable(leaves, outs)
+    bounded, free = [], []
     for leaf, result, pair in zip(leaves, results, bounds, strict=True):
         if any(bound is not None for bound in pair):
-            engine.clamp(leaf, *pair, result)
+            bounded.append((leaf, result, pair))
         elif not same_memory(leaf, result):
-            np.copyto(result, leaf)
+            free.append((leaf, result))
+    if bounded:
+        engine.clamp(*map(list, zip(*bounded, strict=True)))
+    if free:
+        engine.copy(*map(list, zip(*free, strict=True)))
     return results

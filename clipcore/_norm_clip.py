@@ -10,7 +10,7 @@ from clipcore_backends._protocol import Multiplier, Order, Sum
 
 from clipcore import _portable
 from clipcore._checks import check_floating, check_limit, check_nonfinite, dtype_name, offenders
-from clipcore._decide import Decision, decide, multiplier, norm_of, subnormal_slack, to_float
+from clipcore._decide import Decision, Norm, decide, multiplier, norm_of, subnormal_slack, to_float
 from clipcore._dispatch import bring, device_engine_for, engine_for, namespace_of
 from clipcore._out import check_out, readable, same_memory, write
 from clipcore._reduce import all_ranks
@@ -65,18 +65,20 @@ def measure(flat: Flat, request: Request) -> Array:
     total = engine.measure(flat.leaves, request.order, request.axis)
     if request.all_reduce is not None:
         total = all_ranks(total, request.order, request.all_reduce)
-    return _norm_array(total, request.order)
-
-
-def _norm_array(total: Sum, order: Order) -> Array:
     with np.errstate(all="ignore"):
-        finite = to_float(norm_of(_finite(total), order))
-        return np.asarray(np.where(np.isfinite(total.hi), finite, total.hi))
+        return _norm_array(total, norm_of(_finite(total), request.order))
+
+
+def _norm_array(total: Sum, norm: Norm) -> Array:
+    """Return norms in float64: infinity beyond it, NaN or infinity where an element is."""
+    if isinstance(total.hi, float):
+        return np.asarray(to_float(norm) if math.isfinite(total.hi) else total.hi)
+    return np.asarray(np.where(np.isfinite(total.hi), to_float(norm), total.hi))
 
 
 def _finite(total: Sum) -> Sum:
     """Replace groups that hold NaN or infinity by zero."""
-    if np.ndim(total.hi) == 0:
+    if isinstance(total.hi, float):
         return total if math.isfinite(total.hi) else Sum(0.0, 0.0, 0, total.error)
     finite = np.isfinite(total.hi)
     return Sum(np.where(finite, total.hi, 0), np.where(finite, total.lo, 0), total.exponent, total.error)
@@ -94,52 +96,65 @@ def _clip_looking(
         total, order = engine.measure(leaves, request.order, axis), request.order
     if request.all_reduce is not None:
         total = all_ranks(total, order, request.all_reduce)
-    broken = ~np.isfinite(total.hi)
-    if request.nonfinite == "raise" and broken.any():
+    one = isinstance(total.hi, float)
+    broken = not math.isfinite(total.hi) if one else ~np.isfinite(total.hi)
+    any_broken = broken if one else bool(broken.any())
+    if any_broken and request.nonfinite == "raise":
         finite = [bool(np.isfinite(leaf).all()) for leaf in leaves]
         raise FloatingPointError(offenders(request.function, flat, finite, request.norm))
-    norm = _norm_array(total, order)
     if outs is None:
-        results = [np.empty_like(leaf) for leaf in leaves]
+        results = [engine.empty_like(leaf) for leaf in leaves]
     else:
         results, leaves = outs, readable(leaves, outs)
-    decision = None
-    if math.isfinite(limit):
-        # A second part may be so far below the first that it vanishes.
-        with np.errstate(under="ignore"):
-            decision = _decide(engine, leaves, _finite(total), limit, order, axis, exact)
-    clipped = False if decision is None else decision.excess < 0
-    for leaf, result in zip(leaves, results, strict=True):
-        if not np.all(clipped) and not same_memory(leaf, result):
-            np.copyto(result, leaf)
-    if decision is not None and leaves and np.any(clipped):
+    with np.errstate(all="ignore"):
+        norm = norm_of(_finite(total), order)
+        measured = _norm_array(total, norm)
+        decision = None
+        if limit < math.inf and leaves:
+            decision = _decide(engine, leaves, norm, limit, order, axis, exact)
+    clipped = decision is not None and decision.excess < 0
+    if not (clipped if isinstance(clipped, bool) else clipped.all()):
+        _copy(engine, leaves, results)
+    if decision is not None and (clipped if isinstance(clipped, bool) else clipped.any()):
         _scale(engine, leaves, results, decision, limit, request)
-    if broken.any() and (limit < math.inf or request.nonfinite == "zero"):
+    if any_broken and (limit < math.inf or request.nonfinite == "zero"):
         fill = 0.0 if request.nonfinite == "zero" else math.nan
         for result in results:
             value = complex(fill, fill) if result.dtype.kind == "c" else fill
             np.copyto(result, np.asarray(value).astype(result.dtype), where=_along(broken, axis))
-    return results, norm
+    return results, measured
+
+
+def _copy(engine: Engine, leaves: list[Array], results: list[Array]) -> None:
+    """Write leaves to results that are not the same memory."""
+    pairs = [
+        (leaf, result)
+        for leaf, result in zip(leaves, results, strict=True)
+        if leaf is not result and not same_memory(leaf, result)
+    ]
+    if pairs:
+        engine.copy(*map(list, zip(*pairs, strict=True)))
 
 
 def _decide(
     engine: Engine,
     leaves: list[Array],
-    total: Sum,
+    norm: Norm,
     limit: float,
     order: Order,
     axis: tuple[int, ...] | None,
     exact: bool,
 ) -> Decision:
     """Compare norms and limit: without rounding, or so that clipping the result again changes nothing."""
-    norm = norm_of(total, order)
     if not exact:
         return decide(norm._replace(error=2 * norm.error), limit)
     decision = decide(norm, limit)
-    if np.all(decision.certain):
-        return decision
     if axis is None:
+        if decision.certain:
+            return decision
         return decision._replace(excess=-1.0 if engine.exceeds(leaves, order, limit) else 1.0)
+    if decision.certain.all():
+        return decision
     (leaf,) = leaves
     groups = leaf.transpose((*(k for k in range(leaf.ndim) if k not in axis), *axis))
     excess = np.array(decision.excess)
@@ -157,18 +172,17 @@ def _scale(
     limit: float,
     request: Request,
 ) -> None:
-    formats = _formats(leaves)
     slack = _slack(leaves, request, np.size(decision.excess))
-    multipliers = {
-        each: Multiplier(*(_along(field, request.axis) for field in multiplier(decision, limit, slack, each)))
-        for each in set(formats)
-    }
-    for leaf, result, each in zip(leaves, results, formats, strict=True):
-        engine.scale(leaf, multipliers[each], result)
+    multipliers: dict[Any, Multiplier] = {}
+    for dtype in {leaf.dtype for leaf in leaves}:
+        fields = multiplier(decision, limit, slack, _format(dtype))
+        axis = request.axis
+        multipliers[dtype] = fields if axis is None else Multiplier(*(_along(f, axis) for f in fields))
+    engine.scale(leaves, results, [multipliers[leaf.dtype] for leaf in leaves])
 
 
-def _formats(leaves: list[Array]) -> list[Format]:
-    return [FORMATS[COMPONENT[dtype_name(leaf.dtype)]] for leaf in leaves]
+def _format(dtype: Any) -> Format:
+    return FORMATS[COMPONENT[dtype_name(dtype)]]
 
 
 def _slack(leaves: list[Array], request: Request, groups: int) -> float:
@@ -178,7 +192,8 @@ def _slack(leaves: list[Array], request: Request, groups: int) -> float:
         return subnormal_slack(1, 2**63, FORMATS["float64"].unit_roundoff)
     # Complex elements have two components each.
     size = 2 * sum(leaf.size for leaf in leaves) // groups
-    return subnormal_slack(request.order, size, min(each.unit_roundoff for each in _formats(leaves)))
+    finest = min(_format(dtype).unit_roundoff for dtype in {leaf.dtype for leaf in leaves})
+    return subnormal_slack(request.order, size, finest)
 
 
 def _clip_on_device(

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import optree
 
 from clipcore import _dispatch
 from clipcore._checks import check_library, dtype_name
 from clipcore._dispatch import addresses, device_of, is_array, is_read_only, is_writable
 from clipcore._messages import shown
-from clipcore._trees import Flat, leaf_name
+from clipcore._trees import Flat
 from clipcore._typing import Array, Tree
 
 __all__ = ["check_out", "readable", "same_memory", "write"]
@@ -26,48 +25,64 @@ def check_out(function: str, flat: Flat, out: Tree) -> list[Array]:
     ValueError
         If structure, shape or dtype differ, a leaf is read-only, or leaves share bytes.
     """
-    leaves, spec = optree.tree_flatten(out)
-    if spec != flat.spec:
+    target = Flat(out, "out")
+    if target.spec != flat.spec:
         raise ValueError(
-            f"{function}: out has the structure {shown(spec)}, the input {shown(flat.spec)}; "
+            f"{function}: out has the structure {shown(target.spec)}, the input {shown(flat.spec)}; "
             "give arrays in the same containers"
         )
-    paths = optree.tree_paths(out)
-    for path, given, leaf in zip(paths, leaves, flat.leaves, strict=True):
-        name = leaf_name("out", path)
-        if not is_array(given) or isinstance(given, np.generic):
-            raise TypeError(
-                f"{function}: {name} is {shown(given)} of type {type(given).__name__}; give an array"
-            )
-        check_library(function, name, given, [leaf])
-        if tuple(given.shape) != tuple(leaf.shape) or given.dtype != leaf.dtype:
-            raise ValueError(
-                f"{function}: {name} has shape {tuple(given.shape)} and dtype {_dtype_text(given)}, "
-                f"its input {tuple(leaf.shape)} and {_dtype_text(leaf)}; give one of that shape and dtype"
-            )
-        if device_of(given) != device_of(leaf):
-            raise ValueError(
-                f"{function}: {name} is on the device {device_of(given)}, its input on {device_of(leaf)}; "
-                "give one on that device"
-            )
-        _check_writable(function, name, given)
-    pair = _sharing(leaves)
+    for index, (given, leaf) in enumerate(zip(target.leaves, flat.leaves, strict=True)):
+        plain = type(given) is np.ndarray and type(leaf) is np.ndarray
+        if not (plain and given.dtype == leaf.dtype and given.shape == leaf.shape):
+            _check_fit(function, target, index, leaf)
+        _check_writable(function, target, index)
+    pair = None if _are_apart(target.leaves) else _sharing(target.leaves)
     if pair is not None:
-        one, other = (leaf_name("out", paths[index]) for index in pair)
+        one, other = map(target.name, pair)
         what = "has elements that share bytes" if one == other else f"and {other} share bytes"
         raise ValueError(f"{function}: {one} {what}; give memory of its own to each")
-    return leaves
+    return target.leaves
 
 
-def _check_writable(function: str, name: str, given: Array) -> None:
+def _check_fit(function: str, target: Flat, index: int, leaf: Array) -> None:
+    """Check the kind, shape and dtype of one leaf of `out`."""
+    given, name = target.leaves[index], target.name(index)
+    if not is_array(given) or isinstance(given, np.generic):
+        raise TypeError(f"{function}: {name} is {shown(given)} of type {type(given).__name__}; give an array")
+    check_library(function, name, given, [leaf])
+    if tuple(given.shape) != tuple(leaf.shape) or given.dtype != leaf.dtype:
+        raise ValueError(
+            f"{function}: {name} has shape {tuple(given.shape)} and dtype {_dtype_text(given)}, "
+            f"its input {tuple(leaf.shape)} and {_dtype_text(leaf)}; give one of that shape and dtype"
+        )
+    if device_of(given) != device_of(leaf):
+        raise ValueError(
+            f"{function}: {name} is on the device {device_of(given)}, its input on {device_of(leaf)}; "
+            "give one on that device"
+        )
+
+
+def _check_writable(function: str, target: Flat, index: int) -> None:
+    given = target.leaves[index]
     if isinstance(given, np.ndarray):
         writable = given.flags.writeable
     elif not is_writable(given):
-        raise TypeError(f"{function}: {name} cannot be written to in place; leave out= away")
+        raise TypeError(f"{function}: {target.name(index)} cannot be written to in place; leave out= away")
     else:
         writable = not is_read_only(given)
     if not writable:
-        raise ValueError(f"{function}: {name} is read-only; give an array that can be written")
+        raise ValueError(f"{function}: {target.name(index)} is read-only; give an array that can be written")
+
+
+def _are_apart(arrays: list[Array]) -> bool:
+    """Tell by a glance whether no byte stands for two elements: each array owns memory without gaps."""
+    for array in arrays:
+        if type(array) is not np.ndarray:
+            return False
+        flags = array.flags
+        if not (flags.owndata and flags.forc):
+            return False
+    return len(set(map(id, arrays))) == len(arrays)
 
 
 def _dtype_text(array: Array) -> str:
@@ -92,7 +107,7 @@ def _sharing(leaves: list[Array]) -> tuple[int, int] | None:
             continue
         if _overlaps_itself(placed):
             return index, index
-        spans.append((*np.lib.array_utils.byte_bounds(placed), index, placed))
+        spans.append((*_span(placed), index, placed))
     open_spans: list[tuple[int, int, Array]] = []
     for start, stop, index, placed in sorted(spans, key=lambda span: span[:3]):
         open_spans = [span for span in open_spans if span[0] > start]
@@ -103,7 +118,17 @@ def _sharing(leaves: list[Array]) -> tuple[int, int] | None:
     return None
 
 
+def _span(x: np.ndarray[Any, Any]) -> tuple[int, int]:
+    """Return the addresses of the first byte and of the one after the last."""
+    if not x.flags.forc:
+        return np.lib.array_utils.byte_bounds(x)
+    start = x.__array_interface__["data"][0]
+    return start, start + x.nbytes
+
+
 def _overlaps_itself(x: np.ndarray[Any, Any]) -> bool:
+    if x.flags.forc:
+        return False
     reach = x.itemsize
     axes = sorted(
         (abs(stride), length) for stride, length in zip(x.strides, x.shape, strict=True) if length > 1
@@ -130,9 +155,16 @@ def readable(
 
     A leaf that is its own `out`, element for element, is read before it is written.
     """
+    if _are_apart(outs):
+        written = set(map(id, outs))
+        if all(
+            leaf is out or (type(leaf) is np.ndarray and leaf.flags.owndata and id(leaf) not in written)
+            for leaf, out in zip(leaves, outs, strict=True)
+        ):
+            return leaves
     places = addresses(leaves), addresses(outs)
     spans = [
-        (*np.lib.array_utils.byte_bounds(array), kind, index)
+        (*_span(array), kind, index)
         for kind, arrays in enumerate(places)
         for index, array in enumerate(arrays)
         if array.size

@@ -20,10 +20,7 @@ class Flat:
 
     def __init__(self, tree: Tree, root: str) -> None:
         self.root = root
-        # A generator can be read once only: from here on it is a list.
-        self.tree: Any = tree
-        if isinstance(tree, Iterator):
-            self.tree = list(tree)
+        self.tree = tree
         self.leaves: list[Array]
         self.leaves, self.spec = optree.tree_flatten(self.tree)
         self._paths: list[Path] | None = None
@@ -59,7 +56,10 @@ def flatten(function: str, tree: Tree, root: str = "tree") -> Flat:
     TypeError
         If a leaf is not an array, or leaves are of different libraries.
     """
-    flat = Flat(tree, root)
+    # A generator can be read once only: from here on it is a list.
+    flat = Flat(list(tree) if isinstance(tree, Iterator) else tree, root)
+    if set(map(type, flat.leaves)) == {np.ndarray}:
+        return flat
     for index, leaf in enumerate(flat.leaves):
         if type(leaf) is np.ndarray:
             continue

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clipcore_backends import _numpy
-from clipcore_backends._numpy import NumpyEngine, _flat_blocks, _memory_order, boxes, components
+from clipcore_backends import _numpy_measure
+from clipcore_backends._numpy import NumpyEngine
+from clipcore_backends._numpy_pieces import _memory_order, boxes, components, flat_blocks
 from clipcore_backends._numpy_sums import BLOCK
 from clipcore_backends._protocol import Sum
 from edge_support import bits
@@ -111,13 +112,13 @@ def test_arrays_are_read_in_the_order_of_memory_without_a_copy(x: Any, flat: boo
 @pytest.mark.parametrize("size", [0, 1, BLOCK // 2, BLOCK // 2 + 1, BLOCK, BLOCK + 1, 3 * BLOCK])
 def test_blocks_hold_every_component_once_and_no_more_than_fit(size: int, dtype: str) -> None:
     x = (np.arange(size) - 5 + (0.5j * np.arange(size) if dtype.startswith("complex") else 0)).astype(dtype)
-    blocks = list(_flat_blocks(x))
+    blocks = list(flat_blocks(x))
     assert all(0 < block.size <= BLOCK and block.dtype == np.float64 and len(block) == 1 for block in blocks)
     assert np.array_equal(
         np.concatenate([np.zeros(0), *(block.ravel() for block in blocks)]), components(x).ravel()
     )
     odd = np.zeros((3, size), dtype)[::-1, ::-2]
-    assert sum(block.size for block in _flat_blocks(odd)) == components(odd).size
+    assert sum(block.size for block in flat_blocks(odd)) == components(odd).size
 
 
 def exact_sum(values: list[float]) -> Fraction:
@@ -168,13 +169,13 @@ def test_blocks_of_slices_hold_no_more_components_than_fit(
     dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    block_sums = _numpy._block_sums
+    block_sums = _numpy_measure._block_sums
 
     def watched(block: Any, *arguments: Any) -> Any:
         sizes.append(block.size)
         return block_sums(block, *arguments)
 
-    monkeypatch.setattr(_numpy, "_block_sums", watched)
+    monkeypatch.setattr(_numpy_measure, "_block_sums", watched)
     NumpyEngine().measure([np.ones((2, BLOCK), dtype)], 1, (1,))
     assert sum(sizes) == 2 * BLOCK * (2 if dtype == "complex64" else 1)
     assert max(sizes) <= BLOCK

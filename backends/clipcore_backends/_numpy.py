@@ -1,7 +1,6 @@
-"""The NumPy engine: in blocks that stay in the cache, exact where floating point cannot tell."""
+"""The NumPy engine: in pieces that stay in the cache, exact where floating point cannot tell."""
 
 import math
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -10,20 +9,15 @@ from numpy.typing import NDArray
 
 from clipcore_backends import _numpy_exact
 from clipcore_backends._formats import COMPONENT, FORMATS, Format
-from clipcore_backends._numpy_sums import (
-    BLOCK,
-    NARROW_ERROR,
-    NEUTRAL_SHIFT,
-    WIDE_ERROR,
-    narrow_sums,
-    wide_sums,
-)
+from clipcore_backends._numpy_measure import axis_sums, tree_sum
+from clipcore_backends._numpy_pieces import boxes, components, flat_blocks, pieces
 from clipcore_backends._protocol import Multiplier, Order, Sum
+from clipcore_backends._threads import in_threads
 
-__all__ = ["NumpyEngine", "components"]
+__all__ = ["NumpyEngine"]
 
 Array = NDArray[Any]
-Box = tuple[Any, ...]
+Bounds = tuple[Array | None, Array | None]
 
 
 class NumpyEngine:
@@ -32,48 +26,47 @@ class NumpyEngine:
     def measure(self, leaves: list[Array], order: Order, axis: tuple[int, ...] | None) -> Sum:
         """Return the accurate sum of ``|x|**order`` over all leaves, or over `axis` of the one leaf."""
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            return _tree_sum(leaves, order) if axis is None else _axis_sums(leaves[0], order, axis)
+            return tree_sum(leaves, order) if axis is None else axis_sums(leaves[0], order, axis)
 
     def exceeds(self, leaves: list[Array], order: Order, limit: float) -> bool:
         """Decide without rounding whether the norm of all leaves together is above `limit`."""
         return _numpy_exact.exceeds(
-            ((block, leaf.dtype.kind == "c") for leaf in leaves for block in _flat_blocks(leaf)), order, limit
+            ((block, leaf.dtype.kind == "c") for leaf in leaves for block in flat_blocks(leaf)), order, limit
         )
 
-    def scale(self, leaf: Array, multiplier: Multiplier, out: Array) -> None:
-        """Write `leaf` times `multiplier` to `out`; nothing below the normal range is rounded up."""
-        x, result = components(leaf), components(out)
-        with np.errstate(all="ignore"):
-            if isinstance(multiplier.value, float):
-                (_multiply if multiplier.ample else _multiply_truncating)(x, multiplier, result)
-                return
-            if x.ndim > leaf.ndim:
-                multiplier = Multiplier(*(field[..., np.newaxis] for field in multiplier))
-            for chosen, multiply in (
-                (multiplier.ample, _multiply),
-                (~multiplier.ample, _multiply_truncating),
-            ):
-                chosen = multiplier.clipped & chosen
-                if chosen.any():
-                    multiply(x, multiplier._replace(clipped=chosen), result)
+    def empty_like(self, leaf: Array) -> Array:
+        """Return a new array of the leaf's dtype and shape."""
+        return np.empty_like(leaf)
 
-    def clamp(self, leaf: Array, lower: Array | None, upper: Array | None, out: Array) -> None:
-        """Write `leaf`, cut to bounds of its own dtype, to `out`; NaN where an element or bound is NaN."""
-        bounds = [bound for bound in (lower, upper) if bound is not None]
-        with np.errstate(invalid="ignore"):
-            # np.clip may turn one zero into the other where a bound is zero.
-            if len(bounds) == 2 and leaf.dtype.kind in "iuf" and all(b.ndim == 0 and b for b in bounds):
-                np.clip(leaf, lower, upper, out=out)
-                return
+    def copy(self, leaves: list[Array], outs: list[Array]) -> None:
+        """Write leaves to other memory."""
+        items = [piece for pair in zip(leaves, outs, strict=True) for piece in pieces(*pair)]
+        in_threads(lambda pair: np.copyto(pair[1], pair[0]), items, sum(leaf.size for leaf in leaves))
+
+    def scale(self, leaves: list[Array], outs: list[Array], multipliers: list[Multiplier]) -> None:
+        """Write leaves, each times its multiplier, to `outs`; nothing below the normal range is rounded up."""
+        with np.errstate(all="ignore"):
+            if isinstance(multipliers[0].value, float):
+                _scale_wholes(leaves, outs, multipliers)
+            else:
+                _scale_groups(leaves[0], outs[0], multipliers[0])
+
+    def clamp(self, leaves: list[Array], outs: list[Array], bounds: list[Bounds]) -> None:
+        """Write the leaves to `outs`, cut to bounds; NaN where an element or bound is NaN."""
+        items: list[tuple[Array, Array, Bounds]] = []
+        for leaf, out, (lower, upper) in zip(leaves, outs, bounds, strict=True):
+            given = [bound for bound in (lower, upper) if bound is not None]
+            if all(bound.ndim == 0 for bound in given):
+                items += [(*pair, (lower, upper)) for pair in pieces(leaf, out)]
+                continue
             for box in boxes(leaf.shape):
-                block = leaf[box]
-                if lower is not None:
-                    low = np.broadcast_to(lower, leaf.shape)[box]
-                    block = np.where(~(block >= low) & (block == block), low, block)
-                if upper is not None:
-                    high = np.broadcast_to(upper, leaf.shape)[box]
-                    block = np.where(~(block <= high) & (block == block), high, block)
-                out[box] = block
+                low, high = (
+                    None if bound is None else np.broadcast_to(bound, leaf.shape)[box]
+                    for bound in (lower, upper)
+                )
+                items.append((leaf[box], out[box], (low, high)))
+        with np.errstate(invalid="ignore"):
+            in_threads(_clamp, items, sum(leaf.size for leaf in leaves))
 
     def number(self, value: float, leaf: Array) -> Array:
         """Return a number as a 0-d array of the leaf's dtype."""
@@ -103,168 +96,87 @@ class NumpyEngine:
             return np.where(beyond, np.nextafter(cast, towards), cast)
 
 
-def components(x: Array) -> Array:
-    """View complex numbers as pairs of real ones along a new last axis; real arrays pass."""
-    if x.dtype.kind != "c":
-        return x
-    real = x.real
-    shape, strides = (*x.shape, 2), (*x.strides, real.dtype.itemsize)
-    return np.lib.stride_tricks.as_strided(real, shape, strides)
-
-
-def format_of(x: Array) -> Format:
-    """Return the floating-point format of the components of `x`."""
-    return _format_of(x.dtype)
-
-
 @cache
 def _format_of(dtype: np.dtype[Any]) -> Format:
+    """Return the floating-point format of components."""
     return FORMATS[COMPONENT[dtype.name]]
 
 
-def boxes(shape: tuple[int, ...], most: int = BLOCK) -> Iterator[Box]:
-    """Cut a shape into boxes of at most `most` elements, along its longest axes."""
-    size = math.prod(shape)
-    if size <= most:
-        # The ellipsis keeps a piece of no dimensions a view.
-        yield (*(slice(0, length) for length in shape), ...)
-        return
-    longest = max(range(len(shape)), key=shape.__getitem__)
-    step = max(1, most * shape[longest] // size)
-    for start in range(0, shape[longest], step):
-        stop = min(start + step, shape[longest])
-        for box in boxes((*shape[:longest], stop - start, *shape[longest + 1 :]), most):
-            # No box is cut along one axis twice.
-            yield (*box[:longest], slice(start, stop), *box[longest + 1 :])
-
-
-def _memory_order(x: Array) -> Array:
-    """View `x` with its axes in the order of memory, flat where that is a view."""
-    x = x.transpose(sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis])))
-    x = x[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides)]
-    return x.reshape(-1) if x.flags.c_contiguous else x
-
-
-def _float64_block(x: Array, groups: int) -> NDArray[np.float64]:
-    """Copy a piece of a leaf to shape (groups, elements), complex (groups, elements, 2)."""
-    parts = components(x)
-    wide = parts.astype(np.float64, order="C", copy=False)
-    return wide.reshape(groups, math.prod(x.shape) // groups, *parts.shape[x.ndim :])
-
-
-def _block_size(leaf: Array) -> int:
-    """Return how many elements of a leaf make a block of `BLOCK` components."""
-    return BLOCK // 2 if leaf.dtype.kind == "c" else BLOCK
-
-
-def _flat_blocks(leaf: Array) -> Iterator[NDArray[np.float64]]:
-    most = _block_size(leaf)
-    if leaf.size <= most:
-        if leaf.size:
-            yield _float64_block(leaf, 1)
-        return
-    flat = _memory_order(leaf)
-    for box in boxes(flat.shape, most):
-        yield _float64_block(flat[box], 1)
-
-
-def _is_narrow(leaf: Array) -> bool:
-    """Tell components of 64 bits, whose squares float64 does not hold, from smaller ones."""
-    return format_of(leaf).precision == 53
-
-
-def _block_sums(
-    block: NDArray[np.float64], order: Order, is_complex: bool, narrow: bool
-) -> tuple[Array, Array, Array]:
-    """Return head, tail and shift of the sums of a block's rows."""
-    if narrow:
-        return narrow_sums(block, order, is_complex)
-    head = wide_sums(block, order, is_complex)
-    return head, np.zeros_like(head), np.zeros(head.shape, np.int64)
-
-
-def _power(order: Order) -> int:
-    """Return the power of x that the sum holds."""
-    return 2 if order == 2 else 1
-
-
-def _tree_sum(leaves: list[Array], order: Order) -> Sum:
-    parts: list[tuple[float, float, int]] = []
-    # One leaf of float64 asks for the factor, and so for the whole sum, in its precision.
-    narrow = any(map(_is_narrow, leaves))
-    for leaf in leaves:
-        is_complex = leaf.dtype.kind == "c"
-        for block in _flat_blocks(leaf):
-            head, tail, shift = _block_sums(block, order, is_complex, narrow)
-            parts.append((float(head[0]), float(tail[0]), int(shift[0])))
-    broken = [head for head, _, _ in parts if not math.isfinite(head)]
-    if broken:
-        return Sum(math.nan if any(map(math.isnan, broken)) else math.inf, 0.0, 0, 0.0)
-    least = min((shift for head, _, shift in parts if head), default=0)
-    power = _power(order)
-    scaled = [
-        (math.ldexp(head, power * (least - shift)), math.ldexp(tail, power * (least - shift)))
-        for head, tail, shift in parts
-        if head
-    ]
-    if order == math.inf:
-        hi, lo = max(scaled, default=(0.0, 0.0))
+def _clamp(item: tuple[Array, Array, Bounds]) -> None:
+    """Cut one piece to its bounds."""
+    x, out, (lower, upper) = item
+    if x.dtype.kind == "V":  # bfloat16, for which there is no np.clip
+        if lower is not None:
+            x = np.where(~(x >= lower) & (x == x), lower, x)
+        if upper is not None:
+            x = np.where(~(x <= upper) & (x == x), upper, x)
+        np.copyto(out, x)
+    elif x.dtype.kind == "f" and not all(np.all(bound) for bound in (lower, upper) if bound is not None):
+        for box in boxes(x.shape):
+            low, high = (bound if bound is None or not bound.ndim else bound[box] for bound in (lower, upper))
+            _clamp_at_zero(x[box], out[box], low, high)
     else:
-        numbers = [number for pair in scaled for number in pair]
-        hi = math.fsum(numbers)
-        lo = math.fsum([*numbers, -hi])
-    return Sum(hi, lo, -power * least, NARROW_ERROR if narrow else WIDE_ERROR)
+        np.clip(x, lower, upper, out=out)
 
 
-def _axis_sums(leaf: Array, order: Order, axis: tuple[int, ...]) -> Sum:
-    kept = [k for k in range(leaf.ndim) if k not in axis]
-    x = leaf.transpose((*kept, *axis))
-    groups = tuple(leaf.shape[k] for k in kept)
-    power = _power(order)
-    narrow, is_complex = _is_narrow(leaf), leaf.dtype.kind == "c"
-    hi, lo = np.zeros(groups), np.zeros(groups)
-    shift = np.full(groups, NEUTRAL_SHIFT)
-    for box in boxes(x.shape, _block_size(leaf)) if leaf.size else ():
-        where = box[: len(kept)]
-        shape = hi[where].shape
-        block = _float64_block(x[box], math.prod(shape))
-        head, tail, new = (part.reshape(shape) for part in _block_sums(block, order, is_complex, narrow))
-        least = np.minimum(shift[where], new)
-        down, new_down = power * (least - shift[where]), power * (least - new)
-        old, old_lo = np.ldexp(hi[where], down), np.ldexp(lo[where], down)
-        head, tail = np.ldexp(head, new_down), np.ldexp(tail, new_down)
-        hi[where], rest = _two_sum(old, head)
-        lo[where] = old_lo + tail + rest
-        shift[where] = least
-    hi, lo = _two_sum(hi, np.where(np.isfinite(hi), lo, 0))
-    return Sum(hi, lo, -power * shift, NARROW_ERROR if narrow else WIDE_ERROR)
+def _clamp_at_zero(x: Array, out: Array, lower: Array | None, upper: Array | None) -> None:
+    """Cut to a bound of zero, where ``np.clip`` may turn one zero into the other."""
+    zeros = x == 0
+    before = x[zeros]
+    np.clip(x, lower, upper, out=out)
+    if before.size:
+        after = out[zeros]
+        out[zeros] = np.where(after == 0, before, after)
 
 
-def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """Return a + b, rounded, and what the rounding left out (Knuth)."""
-    total = a + b
-    virtual = total - a
-    return total, (a - (total - virtual)) + (b - virtual)
-
-
-def _multiply(x: Array, multiplier: Multiplier, out: Array) -> None:
+def _number(multiplier: Multiplier, dtype: np.dtype[Any]) -> tuple[np.ufunc, Any, Any]:
+    """Return what to do with a leaf, with which number, in which precision."""
     # Products of 16-bit numbers with their multipliers are exact in float32.
-    compute = np.float64 if format_of(x).precision == 53 else np.float32
-    number = np.ldexp(compute(multiplier.value), multiplier.exponent)
-    if isinstance(multiplier.value, float):
-        ufunc = np.divide if multiplier.divide else np.multiply
-        ufunc(x, number, out=out, dtype=compute, casting="unsafe")
-        return
-    for ufunc, where in (
-        (np.divide, multiplier.clipped & multiplier.divide),
-        (np.multiply, multiplier.clipped & ~multiplier.divide),
-    ):
-        ufunc(x, number, out=out, dtype=compute, casting="unsafe", where=where)
+    compute = np.float64 if _format_of(dtype).precision == 53 else np.float32
+    ufunc = np.divide if multiplier.divide else np.multiply
+    return ufunc, np.ldexp(compute(multiplier.value), multiplier.exponent), compute
+
+
+def _scale_wholes(leaves: list[Array], outs: list[Array], multipliers: list[Multiplier]) -> None:
+    """Scale each leaf by one number, the same for leaves of one dtype."""
+    numbers: dict[np.dtype[Any], tuple[np.ufunc, Any, Any]] = {}
+    items = []
+    for leaf, out, multiplier in zip(leaves, outs, multipliers, strict=True):
+        x, result = components(leaf), components(out)
+        if not multiplier.ample:
+            _multiply_truncating(x, multiplier, result)
+            continue
+        number = numbers.get(leaf.dtype)
+        if number is None:
+            number = numbers[leaf.dtype] = _number(multiplier, x.dtype)
+        items += [(*pair, number) for pair in pieces(x, result)]
+    in_threads(_multiply, items, sum(leaf.size for leaf in leaves))
+
+
+def _multiply(item: tuple[Array, Array, tuple[np.ufunc, Any, Any]]) -> None:
+    x, out, (ufunc, number, compute) = item
+    ufunc(x, number, out=out, dtype=compute, casting="unsafe")
+
+
+def _scale_groups(leaf: Array, out: Array, multiplier: Multiplier) -> None:
+    """Scale the groups of one leaf that are clipped."""
+    x, result = components(leaf), components(out)
+    if x.ndim > leaf.ndim:
+        multiplier = Multiplier(*(field[..., np.newaxis] for field in multiplier))
+    ample = multiplier.clipped & multiplier.ample
+    compute = np.float64 if _format_of(x.dtype).precision == 53 else np.float32
+    number = np.ldexp(multiplier.value.astype(compute), multiplier.exponent)
+    for ufunc, where in ((np.divide, ample & multiplier.divide), (np.multiply, ample & ~multiplier.divide)):
+        if where.any():
+            ufunc(x, number, out=result, dtype=compute, casting="unsafe", where=where)
+    cut = multiplier.clipped & ~multiplier.ample
+    if cut.any():
+        _multiply_truncating(x, multiplier._replace(clipped=cut), result)
 
 
 def _multiply_truncating(x: Array, multiplier: Multiplier, out: Array) -> None:
     """Multiply in float64 as `_multiply` does, but cut what falls below the normal range towards zero."""
-    facts = format_of(x)
+    facts = _format_of(x.dtype)
     # Just below the smallest normal, rounding to nearest is still as fine as the multiplier allows for.
     coarse = 2.0 ** (facts.precision - 1) * (1 - 2.0**-7)
     fields = [np.broadcast_to(np.asarray(field), x.shape) for field in multiplier]

@@ -52,11 +52,19 @@ class Engine(Protocol):
     def exceeds(self, leaves: list[Array], order: Order, limit: float) -> bool:
         """Decide without rounding whether the norm of all leaves together is above `limit`."""
 
-    def scale(self, leaf: Array, multiplier: Multiplier, out: Array) -> None:
-        """Write `leaf` times `multiplier` to `out`; nothing below the normal range is rounded up."""
+    def empty_like(self, leaf: Array) -> Array:
+        """Return a new array of the leaf's dtype and shape."""
 
-    def clamp(self, leaf: Array, lower: Array | None, upper: Array | None, out: Array) -> None:
-        """Write `leaf`, cut to bounds of its own dtype, to `out`; NaN where an element or bound is NaN."""
+    def copy(self, leaves: list[Array], outs: list[Array]) -> None:
+        """Write leaves to other memory."""
+
+    def scale(self, leaves: list[Array], outs: list[Array], multipliers: list[Multiplier]) -> None:
+        """Write leaves, each times its multiplier, to `outs`; nothing below the normal range is rounded up."""
+
+    def clamp(
+        self, leaves: list[Array], outs: list[Array], bounds: list[tuple[Array | None, Array | None]]
+    ) -> None:
+        """Write the leaves to `outs`, cut to bounds; NaN where an element or bound is NaN."""
 
     def number(self, value: float, leaf: Array) -> Array:
         """Return a number as a 0-d array of the leaf's dtype."""

@@ -1,0 +1,174 @@
+"""The sums behind the norms of NumPy arrays: over whole trees, and over groups along axes."""
+
+import math
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipcore_backends._formats import COMPONENT, FORMATS
+from clipcore_backends._numpy_pieces import batches, boxes, components, gathered, pieces
+from clipcore_backends._numpy_sums import (
+    BLOCK,
+    NARROW_ERROR,
+    NEUTRAL_SHIFT,
+    WIDE_ERROR,
+    narrow_sums,
+    wide_sums,
+)
+from clipcore_backends._protocol import Order, Sum
+from clipcore_backends._threads import in_threads
+
+__all__ = ["axis_sums", "tree_sum"]
+
+COMPILED_LEAST = 1 << 20
+"""Elements from which on it pays to look for Numba."""
+
+Array = NDArray[Any]
+Part = tuple[float, float, int]
+
+
+@cache
+def _is_narrow(dtype: np.dtype[Any]) -> bool:
+    """Tell components of 64 bits, whose squares float64 does not hold, from smaller ones."""
+    return FORMATS[COMPONENT[dtype.name]].precision == 53
+
+
+def _power(order: Order) -> int:
+    """Return the power of x that the sum holds."""
+    return 2 if order == 2 else 1
+
+
+def tree_sum(leaves: list[Array], order: Order) -> Sum:
+    """Return the sum of ``|x|**order`` over all leaves."""
+    # One leaf of float64 asks for the factor, and so for the whole sum, in its precision.
+    narrow = any([_is_narrow(dtype) for dtype in {leaf.dtype for leaf in leaves}])
+    if order == 2:
+        return _total(_parts([components(leaf) for leaf in leaves], order, False, narrow), order, narrow)
+    complexes = [leaf for leaf in leaves if leaf.dtype.kind == "c"]
+    reals = [leaf for leaf in leaves if leaf.dtype.kind != "c"]
+    parts = _parts(reals, order, False, narrow) + _parts(complexes, order, True, narrow)
+    return _total(parts, order, narrow)
+
+
+def _parts(leaves: list[Array], order: Order, is_complex: bool, narrow: bool) -> list[Part]:
+    """Return the sums of pieces of the leaves."""
+    size = sum([leaf.size for leaf in leaves])
+    kernel = None if narrow or is_complex or size < COMPILED_LEAST else compiled_sum(order)
+    whole = [] if kernel is None else [leaf for leaf in leaves if _is_flat(leaf)]
+    if whole:
+        leaves = [leaf for leaf in leaves if not _is_flat(leaf)]
+    memory = threading.local()
+
+    def part_sum(item: list[Array] | Array) -> Part:
+        if kernel is not None and not isinstance(item, list):
+            return kernel(item), 0.0, 0
+        if not hasattr(memory, "block"):
+            memory.block = np.empty(BLOCK)
+        block = gathered(item, is_complex, memory.block)
+        if narrow:
+            head, tail, shift = narrow_sums(block, order, is_complex)
+            return float(head[0]), float(tail[0]), int(shift[0])
+        return float(wide_sums(block, order, is_complex)[0]), 0.0, 0
+
+    items = [piece for leaf in whole for (piece,) in pieces(leaf.reshape(-1))]
+    return in_threads(part_sum, [*items, *batches(leaves, BLOCK)], size)
+
+
+@cache
+def compiled_sum(order: Order) -> Callable[[Array], float] | None:
+    """Return a sum compiled by Numba, where that is installed and has one."""
+    try:
+        from clipcore_backends import _numba
+    except ImportError:
+        return None
+    return {1: _numba.magnitudes, 2: _numba.squares}.get(order)
+
+
+def _is_flat(leaf: Array) -> bool:
+    """Tell a large array that the compiled sums can read."""
+    flags = leaf.flags
+    return (
+        leaf.dtype == np.float32
+        and leaf.dtype.isnative
+        and flags.c_contiguous
+        and flags.aligned
+        and leaf.size >= BLOCK
+    )
+
+
+def _total(parts: list[Part], order: Order, narrow: bool) -> Sum:
+    """Add up parts ``(head + tail) * 2**(-power * shift)``, or find the largest, without a rounding."""
+    error = NARROW_ERROR if narrow else WIDE_ERROR
+    if len(parts) == 1 and not parts[0][1]:
+        hi, lo, least = parts[0]
+        return Sum(hi, lo, -_power(order) * least, error)
+    broken = [head for head, _, _ in parts if not math.isfinite(head)]
+    if broken:
+        return Sum(math.nan if any(map(math.isnan, broken)) else math.inf, 0.0, 0, 0.0)
+    least = min((shift for head, _, shift in parts if head), default=0)
+    power = _power(order)
+    scaled = [
+        (math.ldexp(head, power * (least - shift)), math.ldexp(tail, power * (least - shift)))
+        for head, tail, shift in parts
+        if head
+    ]
+    if order == math.inf:
+        hi, lo = max(scaled, default=(0.0, 0.0))
+    else:
+        numbers = [number for pair in scaled for number in pair]
+        hi = math.fsum(numbers)
+        lo = math.fsum([*numbers, -hi])
+    return Sum(hi, lo, -power * least, error)
+
+
+def axis_sums(leaf: Array, order: Order, axis: tuple[int, ...]) -> Sum:
+    """Return the sums of ``|x|**order`` over the groups of one array along axes."""
+    kept = [k for k in range(leaf.ndim) if k not in axis]
+    x = leaf.transpose((*kept, *axis))
+    groups = tuple(leaf.shape[k] for k in kept)
+    power = _power(order)
+    narrow, is_complex = _is_narrow(leaf.dtype), leaf.dtype.kind == "c"
+    hi, lo = np.zeros(groups), np.zeros(groups)
+    shift = np.full(groups, NEUTRAL_SHIFT)
+    for box in boxes(x.shape, BLOCK // 2 if is_complex else BLOCK) if leaf.size else ():
+        where = box[: len(kept)]
+        shape = hi[where].shape
+        block = _float64_block(x[box], math.prod(shape))
+        head, tail, new = (part.reshape(shape) for part in _block_sums(block, order, is_complex, narrow))
+        least = np.minimum(shift[where], new)
+        down, new_down = power * (least - shift[where]), power * (least - new)
+        old, old_lo = np.ldexp(hi[where], down), np.ldexp(lo[where], down)
+        head, tail = np.ldexp(head, new_down), np.ldexp(tail, new_down)
+        hi[where], rest = _two_sum(old, head)
+        lo[where] = old_lo + tail + rest
+        shift[where] = least
+    hi, lo = _two_sum(hi, np.where(np.isfinite(hi), lo, 0))
+    return Sum(hi, lo, -power * shift, NARROW_ERROR if narrow else WIDE_ERROR)
+
+
+def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return a + b, rounded, and what the rounding left out (Knuth)."""
+    total = a + b
+    virtual = total - a
+    return total, (a - (total - virtual)) + (b - virtual)
+
+
+def _float64_block(x: Array, groups: int) -> NDArray[np.float64]:
+    """Copy a piece of a leaf to shape (groups, elements), complex (groups, elements, 2)."""
+    parts = components(x)
+    wide = parts.astype(np.float64, order="C", copy=False)
+    return wide.reshape(groups, math.prod(x.shape) // groups, *parts.shape[x.ndim :])
+
+
+def _block_sums(
+    block: NDArray[np.float64], order: Order, is_complex: bool, narrow: bool
+) -> tuple[Array, Array, Array]:
+    """Return head, tail and shift of the sums of a block's rows."""
+    if narrow:
+        return narrow_sums(block, order, is_complex)
+    head = wide_sums(block, order, is_complex)
+    return head, np.zeros_like(head), np.zeros(head.shape, np.int64)

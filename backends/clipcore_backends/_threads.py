@@ -1,0 +1,66 @@
+"""Work shared between threads that live as long as one call: nothing to break after a fork."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+__all__ = ["in_threads"]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+LEAST = 1 << 19
+"""Elements that keep a thread busy for so long that starting it pays."""
+
+
+def in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item], elements: int) -> list[_Result]:
+    """Return the results of `work` on all items, in their order.
+
+    Parameters
+    ----------
+    work : callable
+        Releases the interpreter lock most of the time.
+    items : sequence
+        Of about the same size.
+    elements : int
+        The size of all items together.
+    """
+    count = min(len(items), elements // LEAST)
+    if count < 2 or (count := min(count, _cores())) < 2:
+        return [work(item) for item in items]
+    results: list[Any] = [None] * len(items)
+    failures: list[BaseException] = []
+    waiting = deque(enumerate(items))  # its ends are safe to take from in any thread
+
+    def take() -> None:
+        while not failures:
+            try:
+                index, item = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                results[index] = work(item)
+            except BaseException as failure:
+                failures.append(failure)
+
+    # The caller's error settings of NumPy are in the context.
+    helpers = [threading.Thread(target=copy_context().run, args=(take,)) for _ in range(count - 1)]
+    for helper in helpers:
+        helper.start()
+    take()
+    for helper in helpers:
+        helper.join()
+    if failures:
+        raise failures[0]
+    return results
+
+
+def _cores() -> int:
+    """Return how many threads this process may run at once."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cores, int(asked)) if asked.isdigit() and int(asked) else cores
