@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from clipcore_backends import Engine
+from clipcore_backends import NUMPY, Engine
 
 from clipcore import _portable
 from clipcore._bounds import check_array_bound, check_bounds, is_array_bound, round_bounds
 from clipcore._checks import check_real
-from clipcore._dispatch import bring, device_engine_for, engine_for
+from clipcore._dispatch import bring, device_engine_for, engine_for, from_view, views, wrote
 from clipcore._out import check_out, readable, same_memory, write
 from clipcore._trees import Flat
 from clipcore._typing import Array, Bound, Tree
@@ -40,6 +40,13 @@ def clamp(
     bounds = _bounds(function, flat, lower, upper, chosen, serving.number, serving.round_array)
     if engine is not None:
         return _clamp_eager(engine, flat.leaves, bounds, outs)
+    viewed = _as_views(flat.leaves, bounds, outs)
+    if viewed is not None:
+        results = _clamp_eager(NUMPY, *viewed)
+        if outs is None:
+            return [from_view(result, flat.leaves[0]) for result in results]
+        wrote(outs)
+        return outs
     results = [_portable.clamp(leaf, *pair) for leaf, pair in zip(flat.leaves, bounds, strict=True)]
     if outs is None:
         return results
@@ -76,6 +83,23 @@ def _bounds(
                 pair.append(None if number is None else as_array(number, leaf))
         bounds.append((pair[0], pair[1]))
     return bounds
+
+
+def _as_views(
+    leaves: list[Array], bounds: list[Pair], outs: list[Array] | None
+) -> tuple[list[Array], list[Pair], list[Array] | None] | None:
+    """Return leaves, bounds and outs as NumPy arrays that view them, None where one has no view."""
+    given = [bound for pair in bounds for bound in pair if bound is not None]
+    arrays = views([*leaves, *(outs or ()), *given])
+    if arrays is None:
+        return None
+    rest = iter(arrays[len(arrays) - len(given) :])
+    pairs: list[Pair] = [
+        (None if lower is None else next(rest), None if upper is None else next(rest))
+        for lower, upper in bounds
+    ]
+    count = len(leaves)
+    return arrays[:count], pairs, None if outs is None else arrays[count : 2 * count]
 
 
 def _clamp_eager(

@@ -21,6 +21,7 @@ __all__ = [
     "device_engine_for",
     "device_of",
     "engine_for",
+    "from_view",
     "has_known_shape",
     "is_array",
     "is_distributed",
@@ -29,7 +30,9 @@ __all__ = [
     "is_writable",
     "library_of",
     "namespace_of",
+    "views",
     "write",
+    "wrote",
 ]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -195,6 +198,23 @@ def device_engine_for(leaves: list[Array]) -> DeviceEngine | None:
     if engine is None or any(device_of(leaf) != device_of(leaves[0]) for leaf in leaves):
         return None
     return engine
+
+
+def views(arrays: list[Array]) -> list[Array] | None:
+    """Return NumPy arrays that are the memory of arrays of another library, None where one has no view."""
+    if _package_of(arrays[0]) != "torch":
+        return None
+    return _module("clipcore._torch").views(arrays)  # type: ignore[no-any-return]
+
+
+def from_view(view: Array, like: Array) -> Array:
+    """Return an array of a library that has views, which is the memory of a NumPy array."""
+    return _module(f"clipcore._{library_of(like)}").from_view(view)
+
+
+def wrote(arrays: list[Array]) -> None:
+    """Tell the library of arrays that they were written through views."""
+    _module(f"clipcore._{library_of(arrays[0])}").wrote(arrays)
 
 
 def addresses(arrays: list[Array]) -> list[Any]:

@@ -4,14 +4,14 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from clipcore_backends import DeviceEngine, Engine
+from clipcore_backends import NUMPY, DeviceEngine, Engine
 from clipcore_backends._formats import COMPONENT, FORMATS, Format
 from clipcore_backends._protocol import Multiplier, Order, Sum
 
 from clipcore import _portable
 from clipcore._checks import check_floating, check_limit, check_nonfinite, dtype_name, offenders
 from clipcore._decide import Decision, Norm, decide, multiplier, norm_of, subnormal_slack, to_float
-from clipcore._dispatch import bring, device_engine_for, engine_for, namespace_of
+from clipcore._dispatch import bring, device_engine_for, engine_for, from_view, namespace_of, views, wrote
 from clipcore._out import check_out, readable, same_memory, write
 from clipcore._reduce import all_ranks
 from clipcore._trees import Flat
@@ -42,6 +42,14 @@ def clip(flat: Flat, max_norm: Any, request: Request, out: Tree | None) -> tuple
         return _clip_on_device(on_device, flat, limit, request, outs)
     engine = engine_for(flat.leaves)
     if engine is None:
+        viewed = _as_views(flat, limit, request, outs)
+        if viewed is not None:
+            results, norm = _clip_looking(*viewed)
+            like = flat.leaves[0]
+            if outs is None:
+                return [from_view(result, like) for result in results], from_view(norm, like)
+            wrote(outs)
+            return outs, from_view(norm, like)
         results, norm = _portable.clip(flat, limit, request)
         if outs is None:
             return results, norm
@@ -60,13 +68,57 @@ def measure(flat: Flat, request: Request) -> Array:
     if on_device is not None:
         return on_device.norms(*_sum_on_device(on_device, flat, request))
     engine = engine_for(flat.leaves)
-    if engine is None:
+    if engine is not None:
+        return _measure_looking(engine, flat.leaves, request)
+    viewed = _as_views(flat, math.inf, request, None)
+    if viewed is None:
         return _portable.measure(flat, request)
-    total = engine.measure(flat.leaves, request.order, request.axis)
+    return from_view(_measure_looking(viewed.engine, viewed.flat.leaves, viewed.request), flat.leaves[0])
+
+
+def _measure_looking(engine: Engine, leaves: list[Array], request: Request) -> Array:
+    total = engine.measure(leaves, request.order, request.axis)
     if request.all_reduce is not None:
         total = all_ranks(total, request.order, request.all_reduce)
     with np.errstate(all="ignore"):
         return _norm_array(total, norm_of(_finite(total), request.order))
+
+
+class _Viewed(NamedTuple):
+    """A call for arrays of another library, as the call for the NumPy arrays that view them."""
+
+    engine: Engine
+    flat: Flat
+    limit: float
+    request: Request
+    outs: list[Array] | None
+
+
+def _as_views(flat: Flat, limit: float | Array, request: Request, outs: list[Array] | None) -> _Viewed | None:
+    """Return the call as one for NumPy; None where it has no views, or a number is none that NumPy takes."""
+    leaves = flat.leaves
+    numbers = [number for number in (limit, request.norm) if number is not None]
+    arrays = views([*leaves, *(outs or ()), *(number for number in numbers if not isinstance(number, float))])
+    if arrays is None:
+        return None
+    given = iter(arrays[len(arrays) - sum(not isinstance(number, float) for number in numbers) :])
+    values = [number if isinstance(number, float) else float(next(given)) for number in numbers]
+    if any(value < 0 or math.isnan(value) for value in values):
+        return None
+    count, reduce = len(leaves), request.all_reduce
+    if reduce is not None:
+        like = leaves[0]
+
+        def all_reduce(array: Array, op: str) -> Array:
+            return reduce(from_view(array, like), op)
+
+    return _Viewed(
+        NUMPY,
+        flat.viewed(arrays[:count]),
+        values[0],
+        request._replace(norm=None if request.norm is None else values[1], all_reduce=reduce and all_reduce),
+        None if outs is None else arrays[count : 2 * count],
+    )
 
 
 def _norm_array(total: Sum, norm: Norm) -> Array:
@@ -96,9 +148,8 @@ def _clip_looking(
         total, order = engine.measure(leaves, request.order, axis), request.order
     if request.all_reduce is not None:
         total = all_ranks(total, order, request.all_reduce)
-    one = isinstance(total.hi, float)
-    broken = not math.isfinite(total.hi) if one else ~np.isfinite(total.hi)
-    any_broken = broken if one else bool(broken.any())
+    broken = not math.isfinite(total.hi) if isinstance(total.hi, float) else ~np.isfinite(total.hi)
+    any_broken = _any(broken)
     if any_broken and request.nonfinite == "raise":
         finite = [bool(np.isfinite(leaf).all()) for leaf in leaves]
         raise FloatingPointError(offenders(request.function, flat, finite, request.norm))
@@ -112,10 +163,9 @@ def _clip_looking(
         decision = None
         if limit < math.inf and leaves:
             decision = _decide(engine, leaves, norm, limit, order, axis, exact)
-    clipped = decision is not None and decision.excess < 0
-    if not (clipped if isinstance(clipped, bool) else clipped.all()):
+    if decision is None or _any(decision.excess >= 0):
         _copy(engine, leaves, results)
-    if decision is not None and (clipped if isinstance(clipped, bool) else clipped.any()):
+    if decision is not None and _any(decision.excess < 0):
         _scale(engine, leaves, results, decision, limit, request)
     if any_broken and (limit < math.inf or request.nonfinite == "zero"):
         fill = 0.0 if request.nonfinite == "zero" else math.nan
@@ -123,6 +173,11 @@ def _clip_looking(
             value = complex(fill, fill) if result.dtype.kind == "c" else fill
             np.copyto(result, np.asarray(value).astype(result.dtype), where=_along(broken, axis))
     return results, measured
+
+
+def _any(condition: Array | bool) -> bool:
+    """Tell whether a condition holds for one group at least."""
+    return condition if isinstance(condition, bool) else bool(condition.any())
 
 
 def _copy(engine: Engine, leaves: list[Array], results: list[Array]) -> None:

@@ -156,9 +156,9 @@ def readable(
     A leaf that is its own `out`, element for element, is read before it is written.
     """
     if _are_apart(outs):
-        written = set(map(id, outs))
+        targets = set(map(id, outs))
         if all(
-            leaf is out or (type(leaf) is np.ndarray and leaf.flags.owndata and id(leaf) not in written)
+            leaf is out or (type(leaf) is np.ndarray and leaf.flags.owndata and id(leaf) not in targets)
             for leaf, out in zip(leaves, outs, strict=True)
         ):
             return leaves

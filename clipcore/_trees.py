@@ -1,6 +1,7 @@
 """Trees of arrays: flatten them, name their leaves, put them together again."""
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,12 @@ class Flat:
     def name(self, index: int) -> str:
         """Return how a user would write the leaf of that index."""
         return leaf_name(self.root, self.paths[index])
+
+    def viewed(self, leaves: list[Array]) -> "Flat":
+        """Return the same tree with other arrays for its leaves."""
+        other = copy(self)
+        other.leaves = leaves
+        return other
 
     def rebuild(self, leaves: Iterable[Array]) -> Tree:
         """Return a tree of the same containers with other leaves."""

@@ -52,6 +52,8 @@ class Traits:
         Where a library compiles for every shape: arrays are padded with zeros to this many elements.
     compiled : str
         The name of the compiler that the functions go through.
+    followed : bool
+        Whether torch follows the calls, so that no tensor is taken for the NumPy array that it is.
     device : str
         Of array-api-strict.
     setting : str
@@ -70,6 +72,7 @@ class Traits:
     count: int = 60
     length: int = 0
     compiled: str = ""
+    followed: bool = False
     device: str = ""
     setting: str = ""
     signs_zeros: bool = True
@@ -97,6 +100,7 @@ class Library(Enum):
         device="no_float64",
     )
     TORCH = Traits("torch", "PyTorch", _TORCH)
+    TORCH_FOLLOWED = Traits("torch", gaps=_TORCH, followed=True)
     TORCH_COMPILE = Traits("torch", gaps=_TORCH, compiled="torch", length=40, count=30)
     JAX = Traits(
         "jax",
@@ -142,7 +146,7 @@ class Library(Enum):
     @property
     def terms(self) -> Terms:
         """What the contract asks of the library."""
-        if self is Library.NUMPY:
+        if self in (Library.NUMPY, Library.TORCH):  # torch's memory is NumPy's to read
             return Terms()
         slack = power_of_two(-44) if self.value.has_float64 else power_of_two(-21)
         return Terms(slack, self.value.flushes, "float64" if self.value.has_float64 else "float32", 4)
@@ -223,9 +227,15 @@ class Callee:
 
     def __init__(self, function: Callable[..., Any], library: Library) -> None:
         self.keywords = frozenset(keywords_of(function))
-        compilers = {"jax": _jax_jit, "torch": _torch_compile, "tensorflow": _tf_function}
+        compilers = {
+            "jax": _jax_jit,
+            "torch": _torch_compile,
+            "tensorflow": _tf_function,
+        }
         compiled = library.value.compiled
         running = compilers[compiled](function) if compiled else function
+        if library.value.followed:
+            running = _torch_followed(running)
         if library is Library.DASK:
             running = _without_compute(running)
         self._call = Call(running, library.arrays(), False, None, None)
@@ -276,6 +286,17 @@ def _tf_function(function: Callable[..., Any]) -> Callable[..., Any]:
         if len(arguments) == 1:
             arguments = (tensorflow.constant(arguments[0], tensorflow.float64),)
         return tensorflow.function(lambda x: function(x, *arguments, **keywords), autograph=False)(tree)
+
+    return call
+
+
+def _torch_followed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call where a derivative may follow, so that no tensor is taken for the NumPy array that it is."""
+    forward_ad = importlib.import_module("torch").autograd.forward_ad
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        with forward_ad.dual_level():
+            return function(*arguments, **keywords)
 
     return call
 

@@ -11,9 +11,9 @@ from functools import cache
 from clipcore_backends._numpy import NumpyEngine
 from clipcore_backends._protocol import DeviceEngine, Engine
 
-__all__ = ["DeviceEngine", "Engine", "backend_for", "device_backend_for"]
+__all__ = ["NUMPY", "DeviceEngine", "Engine", "backend_for", "device_backend_for"]
 
-_NUMPY = NumpyEngine()
+NUMPY: Engine = NumpyEngine()
 
 
 def backend_for(library: str) -> Engine | None:
@@ -24,7 +24,7 @@ def backend_for(library: str) -> Engine | None:
     library : str
         The name of the array library, as in ``"numpy"``.
     """
-    return _NUMPY if library == "numpy" else None
+    return NUMPY if library == "numpy" else None
 
 
 def device_backend_for(library: str) -> DeviceEngine | None:

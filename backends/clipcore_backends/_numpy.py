@@ -18,6 +18,7 @@ __all__ = ["NumpyEngine"]
 
 Array = NDArray[Any]
 Bounds = tuple[Array | None, Array | None]
+_Number = tuple[np.ufunc, Any, Any]
 
 
 class NumpyEngine:
@@ -44,7 +45,7 @@ class NumpyEngine:
         in_threads(lambda pair: np.copyto(pair[1], pair[0]), items, sum(leaf.size for leaf in leaves))
 
     def scale(self, leaves: list[Array], outs: list[Array], multipliers: list[Multiplier]) -> None:
-        """Write leaves, each times its multiplier, to `outs`; nothing below the normal range is rounded up."""
+        """Write leaves times their multipliers to `outs`; nothing below the normal range is rounded up."""
         with np.errstate(all="ignore"):
             if isinstance(multipliers[0].value, float):
                 _scale_wholes(leaves, outs, multipliers)
@@ -57,7 +58,7 @@ class NumpyEngine:
         for leaf, out, (lower, upper) in zip(leaves, outs, bounds, strict=True):
             given = [bound for bound in (lower, upper) if bound is not None]
             if all(bound.ndim == 0 for bound in given):
-                items += [(*pair, (lower, upper)) for pair in pieces(leaf, out)]
+                items += [(x, result, (lower, upper)) for x, result in pieces(leaf, out)]
                 continue
             for box in boxes(leaf.shape):
                 low, high = (
@@ -129,7 +130,7 @@ def _clamp_at_zero(x: Array, out: Array, lower: Array | None, upper: Array | Non
         out[zeros] = np.where(after == 0, before, after)
 
 
-def _number(multiplier: Multiplier, dtype: np.dtype[Any]) -> tuple[np.ufunc, Any, Any]:
+def _number(multiplier: Multiplier, dtype: np.dtype[Any]) -> _Number:
     """Return what to do with a leaf, with which number, in which precision."""
     # Products of 16-bit numbers with their multipliers are exact in float32.
     compute = np.float64 if _format_of(dtype).precision == 53 else np.float32
@@ -139,8 +140,8 @@ def _number(multiplier: Multiplier, dtype: np.dtype[Any]) -> tuple[np.ufunc, Any
 
 def _scale_wholes(leaves: list[Array], outs: list[Array], multipliers: list[Multiplier]) -> None:
     """Scale each leaf by one number, the same for leaves of one dtype."""
-    numbers: dict[np.dtype[Any], tuple[np.ufunc, Any, Any]] = {}
-    items = []
+    numbers: dict[np.dtype[Any], _Number] = {}
+    items: list[tuple[Array, Array, _Number]] = []
     for leaf, out, multiplier in zip(leaves, outs, multipliers, strict=True):
         x, result = components(leaf), components(out)
         if not multiplier.ample:
@@ -149,11 +150,11 @@ def _scale_wholes(leaves: list[Array], outs: list[Array], multipliers: list[Mult
         number = numbers.get(leaf.dtype)
         if number is None:
             number = numbers[leaf.dtype] = _number(multiplier, x.dtype)
-        items += [(*pair, number) for pair in pieces(x, result)]
+        items += [(source, target, number) for source, target in pieces(x, result)]
     in_threads(_multiply, items, sum(leaf.size for leaf in leaves))
 
 
-def _multiply(item: tuple[Array, Array, tuple[np.ufunc, Any, Any]]) -> None:
+def _multiply(item: tuple[Array, Array, _Number]) -> None:
     x, out, (ufunc, number, compute) = item
     ufunc(x, number, out=out, dtype=compute, casting="unsafe")
 

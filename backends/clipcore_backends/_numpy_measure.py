@@ -45,7 +45,7 @@ def _power(order: Order) -> int:
 def tree_sum(leaves: list[Array], order: Order) -> Sum:
     """Return the sum of ``|x|**order`` over all leaves."""
     # One leaf of float64 asks for the factor, and so for the whole sum, in its precision.
-    narrow = any([_is_narrow(dtype) for dtype in {leaf.dtype for leaf in leaves}])
+    narrow = any(map(_is_narrow, {leaf.dtype for leaf in leaves}))
     if order == 2:
         return _total(_parts([components(leaf) for leaf in leaves], order, False, narrow), order, narrow)
     complexes = [leaf for leaf in leaves if leaf.dtype.kind == "c"]
@@ -58,24 +58,23 @@ def _parts(leaves: list[Array], order: Order, is_complex: bool, narrow: bool) ->
     """Return the sums of pieces of the leaves."""
     size = sum([leaf.size for leaf in leaves])
     kernel = None if narrow or is_complex or size < COMPILED_LEAST else compiled_sum(order)
-    whole = [] if kernel is None else [leaf for leaf in leaves if _is_flat(leaf)]
-    if whole:
-        leaves = [leaf for leaf in leaves if not _is_flat(leaf)]
     memory = threading.local()
 
-    def part_sum(item: list[Array] | Array) -> Part:
-        if kernel is not None and not isinstance(item, list):
-            return kernel(item), 0.0, 0
+    def part_sum(batch: list[Array]) -> Part:
+        if kernel is not None and _is_flat(batch[0]):
+            return kernel(batch[0]), 0.0, 0
         if not hasattr(memory, "block"):
             memory.block = np.empty(BLOCK)
-        block = gathered(item, is_complex, memory.block)
+        block = gathered(batch, is_complex, memory.block)
         if narrow:
             head, tail, shift = narrow_sums(block, order, is_complex)
             return float(head[0]), float(tail[0]), int(shift[0])
         return float(wide_sums(block, order, is_complex)[0]), 0.0, 0
 
-    items = [piece for leaf in whole for (piece,) in pieces(leaf.reshape(-1))]
-    return in_threads(part_sum, [*items, *batches(leaves, BLOCK)], size)
+    flat = [leaf for leaf in leaves if kernel is not None and _is_flat(leaf)]
+    others = leaves if not flat else [leaf for leaf in leaves if not _is_flat(leaf)]
+    items = [[piece] for leaf in flat for (piece,) in pieces(leaf.reshape(-1))]
+    return in_threads(part_sum, [*items, *batches(others, BLOCK)], size)
 
 
 @cache
@@ -85,7 +84,8 @@ def compiled_sum(order: Order) -> Callable[[Array], float] | None:
         from clipcore_backends import _numba
     except ImportError:
         return None
-    return {1: _numba.magnitudes, 2: _numba.squares}.get(order)
+    sums: dict[Order, Callable[[Array], float]] = {1: _numba.magnitudes, 2: _numba.squares}
+    return sums.get(order)
 
 
 def _is_flat(leaf: Array) -> bool:

@@ -59,7 +59,7 @@ class Engine(Protocol):
         """Write leaves to other memory."""
 
     def scale(self, leaves: list[Array], outs: list[Array], multipliers: list[Multiplier]) -> None:
-        """Write leaves, each times its multiplier, to `outs`; nothing below the normal range is rounded up."""
+        """Write leaves times their multipliers to `outs`; nothing below the normal range is rounded up."""
 
     def clamp(
         self, leaves: list[Array], outs: list[Array], bounds: list[tuple[Array | None, Array | None]]
