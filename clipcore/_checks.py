@@ -146,6 +146,8 @@ def as_number(function: str, argument: str, value: Any) -> float | None:
 
 def check_limit(function: str, max_norm: Any, leaves: list[Array]) -> float | Array:
     """Return the limit as float, or as the 0-d array of the leaves' library that it is."""
+    if type(max_norm) is float and max_norm > 0:
+        return max_norm
     if max_norm is None:
         raise TypeError(
             f"{function}: max_norm is None; give a number, or leave the call out to switch clipping off"

@@ -56,7 +56,8 @@ def is_array(value: Any) -> bool:
     if value is None or isinstance(value, (int, float)):
         return False
     if _is_tensor(value):
-        return value.layout is sys.modules["torch"].strided and not is_distributed(value)
+        torch = sys.modules["torch"]
+        return value.layout is torch.strided and (type(value) is torch.Tensor or not is_distributed(value))
     package = _package_of(value)
     if package in _ADAPTED:
         return bool(_module(_ADAPTED[package]).is_array(value))
@@ -202,7 +203,7 @@ def device_engine_for(leaves: list[Array]) -> DeviceEngine | None:
 
 def views(arrays: list[Array]) -> list[Array] | None:
     """Return NumPy arrays that are the memory of arrays of another library, None where one has no view."""
-    if _package_of(arrays[0]) != "torch":
+    if not arrays or _package_of(arrays[0]) != "torch":
         return None
     return _module("clipcore._torch").views(arrays)  # type: ignore[no-any-return]
 
@@ -244,10 +245,13 @@ def _address(array: Array) -> Any:
 
 def _is_tensor(value: object) -> bool:
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
+    # Asking torch's class is slow, and most often not needed.
+    return torch is not None and (type(value) is torch.Tensor or isinstance(value, torch.Tensor))
 
 
 def _package_of(value: object) -> str:
+    if type(value) is np.ndarray:
+        return "numpy"
     # A tensor is torch's, whatever module its class is of.
     return "torch" if _is_tensor(value) else type(value).__module__.partition(".")[0]
 

@@ -1,9 +1,11 @@
 """The one road of every norm clip: measure, decide, scale."""
 
 import math
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
+import optree
 from clipcore_backends import NUMPY, DeviceEngine, Engine
 from clipcore_backends._formats import COMPONENT, FORMATS, Format
 from clipcore_backends._protocol import Multiplier, Order, Sum
@@ -12,7 +14,7 @@ from clipcore import _portable
 from clipcore._checks import check_floating, check_limit, check_nonfinite, dtype_name, offenders
 from clipcore._decide import Decision, Norm, decide, multiplier, norm_of, subnormal_slack, to_float
 from clipcore._dispatch import bring, device_engine_for, engine_for, from_view, namespace_of, views, wrote
-from clipcore._out import check_out, readable, same_memory, write
+from clipcore._out import check_out, readable, same_memory, view_of_out, write
 from clipcore._reduce import all_ranks
 from clipcore._trees import Flat
 from clipcore._typing import AllReduce, Array, Nonfinite, Tree
@@ -36,20 +38,21 @@ def clip(flat: Flat, max_norm: Any, request: Request, out: Tree | None) -> tuple
     check_floating(request.function, flat)
     limit = check_limit(request.function, max_norm, flat.leaves)
     check_nonfinite(request.function, request.nonfinite)
+    viewed = _as_views(flat, limit, request, out)
+    if viewed is not None:
+        results, norm = _clip_looking(*viewed)
+        like = flat.leaves[0]
+        if out is None:
+            return [from_view(result, like) for result in results], from_view(norm, like)
+        written: list[Array] = optree.tree_leaves(out)
+        wrote(written)
+        return written, from_view(norm, like)
     outs = None if out is None else check_out(request.function, flat, out)
     on_device = device_engine_for(flat.leaves)
     if on_device is not None:
         return _clip_on_device(on_device, flat, limit, request, outs)
     engine = engine_for(flat.leaves)
     if engine is None:
-        viewed = _as_views(flat, limit, request, outs)
-        if viewed is not None:
-            results, norm = _clip_looking(*viewed)
-            like = flat.leaves[0]
-            if outs is None:
-                return [from_view(result, like) for result in results], from_view(norm, like)
-            wrote(outs)
-            return outs, from_view(norm, like)
         results, norm = _portable.clip(flat, limit, request)
         if outs is None:
             return results, norm
@@ -94,31 +97,32 @@ class _Viewed(NamedTuple):
     outs: list[Array] | None
 
 
-def _as_views(flat: Flat, limit: float | Array, request: Request, outs: list[Array] | None) -> _Viewed | None:
+def _as_views(flat: Flat, limit: float | Array, request: Request, out: Tree | None) -> _Viewed | None:
     """Return the call as one for NumPy; None where it has no views, or a number is none that NumPy takes."""
-    leaves = flat.leaves
-    numbers = [number for number in (limit, request.norm) if number is not None]
-    arrays = views([*leaves, *(outs or ()), *(number for number in numbers if not isinstance(number, float))])
+    given = [number for number in (limit, request.norm) if not isinstance(number, (float, NoneType))]
+    arrays = views([*flat.leaves, *given])
     if arrays is None:
         return None
-    given = iter(arrays[len(arrays) - sum(not isinstance(number, float) for number in numbers) :])
-    values = [number if isinstance(number, float) else float(next(given)) for number in numbers]
-    if any(value < 0 or math.isnan(value) for value in values):
+    numbers = iter([float(array) for array in arrays[len(flat.leaves) :]])
+    limit = limit if isinstance(limit, float) else next(numbers)
+    norm = request.norm if isinstance(request.norm, (float, NoneType)) else next(numbers)
+    if not limit >= 0 or not (norm is None or norm >= 0):
         return None
-    count, reduce = len(leaves), request.all_reduce
+    viewed = flat.viewed(arrays[: len(flat.leaves)])
+    outs = None
+    if out is not None:
+        target = view_of_out(flat, viewed, out)
+        if target is None:
+            return None
+        outs = check_out(request.function, viewed, target)
+    reduce = request.all_reduce
     if reduce is not None:
-        like = leaves[0]
+        like, asked = flat.leaves[0], reduce
 
-        def all_reduce(array: Array, op: str) -> Array:
-            return reduce(from_view(array, like), op)
+        def reduce(array: Array, op: str) -> Array:
+            return asked(from_view(array, like), op)
 
-    return _Viewed(
-        NUMPY,
-        flat.viewed(arrays[:count]),
-        values[0],
-        request._replace(norm=None if request.norm is None else values[1], all_reduce=reduce and all_reduce),
-        None if outs is None else arrays[count : 2 * count],
-    )
+    return _Viewed(NUMPY, viewed, limit, request._replace(norm=norm, all_reduce=reduce), outs)
 
 
 def _norm_array(total: Sum, norm: Norm) -> Array:
@@ -185,7 +189,7 @@ def _copy(engine: Engine, leaves: list[Array], results: list[Array]) -> None:
     pairs = [
         (leaf, result)
         for leaf, result in zip(leaves, results, strict=True)
-        if leaf is not result and not same_memory(leaf, result)
+        if leaf is not result and (result.flags.owndata or not same_memory(leaf, result))
     ]
     if pairs:
         engine.copy(*map(list, zip(*pairs, strict=True)))
@@ -233,7 +237,7 @@ def _scale(
         fields = multiplier(decision, limit, slack, _format(dtype))
         axis = request.axis
         multipliers[dtype] = fields if axis is None else Multiplier(*(_along(f, axis) for f in fields))
-    engine.scale(leaves, results, [multipliers[leaf.dtype] for leaf in leaves])
+    engine.scale(leaves, results, multipliers)
 
 
 def _format(dtype: Any) -> Format:
@@ -246,7 +250,7 @@ def _slack(leaves: list[Array], request: Request, groups: int) -> float:
         # How much else shares the limit is not known, and copies on all ranks are to get the same bits.
         return subnormal_slack(1, 2**63, FORMATS["float64"].unit_roundoff)
     # Complex elements have two components each.
-    size = 2 * sum(leaf.size for leaf in leaves) // groups
+    size = 2 * sum([leaf.size for leaf in leaves]) // groups
     finest = min(_format(dtype).unit_roundoff for dtype in {leaf.dtype for leaf in leaves})
     return subnormal_slack(request.order, size, finest)
 

@@ -1,18 +1,21 @@
 """Where results go: new arrays, or the arrays of `out`, checked before anything is written."""
 
+import operator
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import optree
 
 from clipcore import _dispatch
 from clipcore._checks import check_library, dtype_name
-from clipcore._dispatch import addresses, device_of, is_array, is_read_only, is_writable
+from clipcore._dispatch import addresses, device_of, is_array, is_read_only, is_writable, views
 from clipcore._messages import shown
 from clipcore._trees import Flat
 from clipcore._typing import Array, Tree
 
-__all__ = ["check_out", "readable", "same_memory", "write"]
+__all__ = ["check_out", "readable", "same_memory", "view_of_out", "write"]
 
 
 def check_out(function: str, flat: Flat, out: Tree) -> list[Array]:
@@ -31,17 +34,34 @@ def check_out(function: str, flat: Flat, out: Tree) -> list[Array]:
             f"{function}: out has the structure {shown(target.spec)}, the input {shown(flat.spec)}; "
             "give arrays in the same containers"
         )
+    apart = len(set(map(id, target.leaves))) == len(target.leaves)
     for index, (given, leaf) in enumerate(zip(target.leaves, flat.leaves, strict=True)):
-        plain = type(given) is np.ndarray and type(leaf) is np.ndarray
-        if not (plain and given.dtype == leaf.dtype and given.shape == leaf.shape):
+        if not (
+            type(given) is type(leaf) is np.ndarray
+            and (given is leaf or (given.dtype == leaf.dtype and given.shape == leaf.shape))
+        ):
             _check_fit(function, target, index, leaf)
-        _check_writable(function, target, index)
-    pair = None if _are_apart(target.leaves) else _sharing(target.leaves)
+        # Arrays that own their memory share none of it with each other.
+        if not (type(given) is np.ndarray and given.base is None and given.flags.carray):
+            _check_writable(function, target, index)
+            apart = False
+    pair = None if apart else _sharing(target.leaves)
     if pair is not None:
         one, other = map(target.name, pair)
         what = "has elements that share bytes" if one == other else f"and {other} share bytes"
         raise ValueError(f"{function}: {one} {what}; give memory of its own to each")
     return target.leaves
+
+
+def view_of_out(flat: Flat, viewed: Flat, out: Tree) -> Tree | None:
+    """Return `out` with NumPy arrays that are the memory of its leaves, None where one has no view.
+
+    `viewed` is the input, `flat`, with such arrays.
+    """
+    leaves, spec = optree.tree_flatten(out)
+    same = len(leaves) == len(flat.leaves) and all(map(operator.is_, leaves, flat.leaves))
+    arrays = viewed.leaves if same else views(leaves)
+    return None if arrays is None else optree.tree_unflatten(spec, arrays)
 
 
 def _check_fit(function: str, target: Flat, index: int, leaf: Array) -> None:
@@ -74,17 +94,6 @@ def _check_writable(function: str, target: Flat, index: int) -> None:
         raise ValueError(f"{function}: {target.name(index)} is read-only; give an array that can be written")
 
 
-def _are_apart(arrays: list[Array]) -> bool:
-    """Tell by a glance whether no byte stands for two elements: each array owns memory without gaps."""
-    for array in arrays:
-        if type(array) is not np.ndarray:
-            return False
-        flags = array.flags
-        if not (flags.owndata and flags.forc):
-            return False
-    return len(set(map(id, arrays))) == len(arrays)
-
-
 def _dtype_text(array: Array) -> str:
     dtype = array.dtype
     native = not isinstance(dtype, np.dtype) or dtype.isnative
@@ -108,8 +117,11 @@ def _sharing(leaves: list[Array]) -> tuple[int, int] | None:
         if _overlaps_itself(placed):
             return index, index
         spans.append((*_span(placed), index, placed))
+    spans.sort(key=lambda span: span[:3])
+    if all(one[1] <= other[0] for one, other in pairwise(spans)):
+        return None
     open_spans: list[tuple[int, int, Array]] = []
-    for start, stop, index, placed in sorted(spans, key=lambda span: span[:3]):
+    for start, stop, index, placed in spans:
         open_spans = [span for span in open_spans if span[0] > start]
         for _, other, there in open_spans:
             if np.shares_memory(placed, there):
@@ -151,17 +163,14 @@ def readable(
 ) -> list[Array]:
     """Return the leaves, copied where writing to an array of `outs` would change them unread.
 
-    Their addresses must be known.
-
-    A leaf that is its own `out`, element for element, is read before it is written.
+    Their addresses must be known. A leaf that is its own `out`, element for element, is read
+    before it is written.
     """
-    if _are_apart(outs):
-        targets = set(map(id, outs))
-        if all(
-            leaf is out or (type(leaf) is np.ndarray and leaf.flags.owndata and id(leaf) not in targets)
-            for leaf, out in zip(leaves, outs, strict=True)
-        ):
-            return leaves
+    if all(map(operator.is_, leaves, outs)):
+        return leaves
+    others = [leaf for leaf, out in zip(leaves, outs, strict=True) if leaf is not out]
+    if all(map(_owns, [*others, *outs])) and set(map(id, others)).isdisjoint(map(id, outs)):
+        return leaves
     places = addresses(leaves), addresses(outs)
     spans = [
         (*_span(array), kind, index)
@@ -182,6 +191,11 @@ def readable(
                 result[read] = copy(leaves[read])
         open_spans.append((stop, kind, index))
     return result
+
+
+def _owns(array: Array) -> bool:
+    """Tell an array that has memory of its own from a view of another one's."""
+    return type(array) is np.ndarray and array.base is None
 
 
 def same_memory(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> bool:

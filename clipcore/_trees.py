@@ -67,9 +67,9 @@ def flatten(function: str, tree: Tree, root: str = "tree") -> Flat:
     flat = Flat(list(tree) if isinstance(tree, Iterator) else tree, root)
     if set(map(type, flat.leaves)) == {np.ndarray}:
         return flat
+    libraries: dict[str, int] = {}
+    types: set[type] = set()
     for index, leaf in enumerate(flat.leaves):
-        if type(leaf) is np.ndarray:
-            continue
         if not is_array(leaf):
             raise TypeError(
                 f"{function}: {flat.name(index)} is {_described(leaf)}, or None to leave the place empty"
@@ -78,15 +78,17 @@ def flatten(function: str, tree: Tree, root: str = "tree") -> Flat:
             flat.leaves[index] = np.asarray(leaf)
         elif isinstance(leaf, np.memmap):
             flat.leaves[index] = leaf.view(np.ndarray)
-    libraries = {library_of(leaf): index for index, leaf in reversed(list(enumerate(flat.leaves)))}
+        if type(leaf) not in types:
+            types.add(type(leaf))
+            libraries.setdefault(library_of(leaf), index)
     if len(libraries) > 1:
-        (one, i), (other, j) = sorted(libraries.items(), key=lambda item: item[1])[:2]
+        (one, i), (other, j) = list(libraries.items())[:2]
         raise TypeError(
             f"{function}: {flat.name(i)} is an array of {one} and {flat.name(j)} one of {other}; "
             "convert all leaves to one library"
         )
     flat.library = next(iter(libraries), "numpy")
-    for index, leaf in enumerate(flat.leaves if flat.library != "numpy" else ()):
+    for index, leaf in enumerate(flat.leaves if flat.library not in ("numpy", "torch") else ()):
         if not has_known_shape(leaf):
             raise ValueError(
                 f"{function}: {flat.name(index)} has the shape {leaf.shape}, which is not known in full; "

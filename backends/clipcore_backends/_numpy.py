@@ -1,6 +1,7 @@
 """The NumPy engine: in pieces that stay in the cache, exact where floating point cannot tell."""
 
 import math
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -12,13 +13,13 @@ from clipcore_backends._formats import COMPONENT, FORMATS, Format
 from clipcore_backends._numpy_measure import axis_sums, tree_sum
 from clipcore_backends._numpy_pieces import boxes, components, flat_blocks, pieces
 from clipcore_backends._protocol import Multiplier, Order, Sum
-from clipcore_backends._threads import in_threads
+from clipcore_backends._threads import SMALL, in_threads
 
 __all__ = ["NumpyEngine"]
 
 Array = NDArray[Any]
+Pair = tuple[Array, Array]
 Bounds = tuple[Array | None, Array | None]
-_Number = tuple[np.ufunc, Any, Any]
 
 
 class NumpyEngine:
@@ -41,16 +42,32 @@ class NumpyEngine:
 
     def copy(self, leaves: list[Array], outs: list[Array]) -> None:
         """Write leaves to other memory."""
-        items = [piece for pair in zip(leaves, outs, strict=True) for piece in pieces(*pair)]
-        in_threads(lambda pair: np.copyto(pair[1], pair[0]), items, sum(leaf.size for leaf in leaves))
-
-    def scale(self, leaves: list[Array], outs: list[Array], multipliers: list[Multiplier]) -> None:
-        """Write leaves times their multipliers to `outs`; nothing below the normal range is rounded up."""
-        with np.errstate(all="ignore"):
-            if isinstance(multipliers[0].value, float):
-                _scale_wholes(leaves, outs, multipliers)
+        large: list[Pair] = []
+        for leaf, out in zip(leaves, outs, strict=True):
+            if leaf.size <= SMALL:
+                np.copyto(out, leaf)
             else:
-                _scale_groups(leaves[0], outs[0], multipliers[0])
+                large += pieces(leaf, out)
+        if large:
+            in_threads(lambda pair: np.copyto(pair[1], pair[0]), large, sum([x.size for x, _ in large]))
+
+    def scale(self, leaves: list[Array], outs: list[Array], multipliers: dict[Any, Multiplier]) -> None:
+        """Write leaves times the multipliers of their dtypes to `outs`.
+
+        Nothing below the normal range is rounded up.
+        """
+        with np.errstate(all="ignore"):
+            for dtype, multiplier in multipliers.items():
+                pairs: Iterable[Pair] = zip(leaves, outs, strict=True)
+                if len(multipliers) > 1:
+                    pairs = ((x, out) for x, out in pairs if x.dtype == dtype)
+                if not isinstance(multiplier.value, float):
+                    _scale_groups(leaves[0], outs[0], multiplier)
+                elif multiplier.ample:
+                    _scale_wholes(pairs, multiplier, dtype)
+                else:
+                    for x, out in pairs:
+                        _multiply_truncating(components(x), multiplier, components(out))
 
     def clamp(self, leaves: list[Array], outs: list[Array], bounds: list[Bounds]) -> None:
         """Write the leaves to `outs`, cut to bounds; NaN where an element or bound is NaN."""
@@ -130,33 +147,22 @@ def _clamp_at_zero(x: Array, out: Array, lower: Array | None, upper: Array | Non
         out[zeros] = np.where(after == 0, before, after)
 
 
-def _number(multiplier: Multiplier, dtype: np.dtype[Any]) -> _Number:
-    """Return what to do with a leaf, with which number, in which precision."""
+def _scale_wholes(pairs: Iterable[Pair], multiplier: Multiplier, dtype: np.dtype[Any]) -> None:
+    """Scale leaves of one dtype by one number."""
+    if dtype.kind == "c":
+        pairs = ((components(x), components(out)) for x, out in pairs)
     # Products of 16-bit numbers with their multipliers are exact in float32.
     compute = np.float64 if _format_of(dtype).precision == 53 else np.float32
+    number = compute(math.ldexp(multiplier.value, multiplier.exponent))
     ufunc = np.divide if multiplier.divide else np.multiply
-    return ufunc, np.ldexp(compute(multiplier.value), multiplier.exponent), compute
-
-
-def _scale_wholes(leaves: list[Array], outs: list[Array], multipliers: list[Multiplier]) -> None:
-    """Scale each leaf by one number, the same for leaves of one dtype."""
-    numbers: dict[np.dtype[Any], _Number] = {}
-    items: list[tuple[Array, Array, _Number]] = []
-    for leaf, out, multiplier in zip(leaves, outs, multipliers, strict=True):
-        x, result = components(leaf), components(out)
-        if not multiplier.ample:
-            _multiply_truncating(x, multiplier, result)
-            continue
-        number = numbers.get(leaf.dtype)
-        if number is None:
-            number = numbers[leaf.dtype] = _number(multiplier, x.dtype)
-        items += [(source, target, number) for source, target in pieces(x, result)]
-    in_threads(_multiply, items, sum(leaf.size for leaf in leaves))
-
-
-def _multiply(item: tuple[Array, Array, _Number]) -> None:
-    x, out, (ufunc, number, compute) = item
-    ufunc(x, number, out=out, dtype=compute, casting="unsafe")
+    large: list[Pair] = []
+    for x, out in pairs:
+        if x.size <= SMALL:
+            ufunc(x, number, out)
+        else:
+            large += pieces(x, out)
+    if large:
+        in_threads(lambda pair: ufunc(pair[0], number, pair[1]), large, sum([x.size for x, _ in large]))
 
 
 def _scale_groups(leaf: Array, out: Array, multiplier: Multiplier) -> None:

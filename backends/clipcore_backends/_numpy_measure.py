@@ -4,28 +4,33 @@ import math
 import threading
 from collections.abc import Callable
 from functools import cache
+from itertools import compress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipcore_backends._formats import COMPONENT, FORMATS
-from clipcore_backends._numpy_pieces import batches, boxes, components, gathered, pieces
+from clipcore_backends._numpy_pieces import PIECE, batches, boxes, components, gathered
 from clipcore_backends._numpy_sums import (
     BLOCK,
     NARROW_ERROR,
     NEUTRAL_SHIFT,
+    WIDE_BLOCK,
     WIDE_ERROR,
     narrow_sums,
     wide_sums,
 )
 from clipcore_backends._protocol import Order, Sum
-from clipcore_backends._threads import in_threads
+from clipcore_backends._threads import SMALL, in_threads
 
 __all__ = ["axis_sums", "tree_sum"]
 
 COMPILED_LEAST = 1 << 20
 """Elements from which on it pays to look for Numba."""
+
+MOST = 6
+"""Threads that hold a float64 block each, so that all of these stay below 16 MiB."""
 
 Array = NDArray[Any]
 Part = tuple[float, float, int]
@@ -44,37 +49,55 @@ def _power(order: Order) -> int:
 
 def tree_sum(leaves: list[Array], order: Order) -> Sum:
     """Return the sum of ``|x|**order`` over all leaves."""
+    dtypes = {leaf.dtype for leaf in leaves}
     # One leaf of float64 asks for the factor, and so for the whole sum, in its precision.
-    narrow = any(map(_is_narrow, {leaf.dtype for leaf in leaves}))
-    if order == 2:
-        return _total(_parts([components(leaf) for leaf in leaves], order, False, narrow), order, narrow)
-    complexes = [leaf for leaf in leaves if leaf.dtype.kind == "c"]
-    reals = [leaf for leaf in leaves if leaf.dtype.kind != "c"]
-    parts = _parts(reals, order, False, narrow) + _parts(complexes, order, True, narrow)
+    narrow = any(map(_is_narrow, dtypes))
+    if "c" not in {dtype.kind for dtype in dtypes}:
+        parts = _parts(leaves, order, False, narrow)
+    elif order == 2:
+        parts = _parts([components(leaf) for leaf in leaves], order, False, narrow)
+    else:
+        parts = _parts([leaf for leaf in leaves if leaf.dtype.kind != "c"], order, False, narrow)
+        parts += _parts([leaf for leaf in leaves if leaf.dtype.kind == "c"], order, True, narrow)
     return _total(parts, order, narrow)
 
 
 def _parts(leaves: list[Array], order: Order, is_complex: bool, narrow: bool) -> list[Part]:
     """Return the sums of pieces of the leaves."""
     size = sum([leaf.size for leaf in leaves])
+    if size << is_complex <= BLOCK:
+        return [_batch_sum(leaves, order, is_complex, narrow, np.empty(BLOCK))] if size else []
     kernel = None if narrow or is_complex or size < COMPILED_LEAST else compiled_sum(order)
+    block = BLOCK if narrow or is_complex else WIDE_BLOCK
     memory = threading.local()
 
     def part_sum(batch: list[Array]) -> Part:
-        if kernel is not None and _is_flat(batch[0]):
+        if kernel is not None and len(batch) == 1 and _is_flat(batch[0]):
             return kernel(batch[0]), 0.0, 0
         if not hasattr(memory, "block"):
-            memory.block = np.empty(BLOCK)
-        block = gathered(batch, is_complex, memory.block)
-        if narrow:
-            head, tail, shift = narrow_sums(block, order, is_complex)
-            return float(head[0]), float(tail[0]), int(shift[0])
-        return float(wide_sums(block, order, is_complex)[0]), 0.0, 0
+            memory.block = np.empty(block)
+        return _batch_sum(batch, order, is_complex, narrow, memory.block)
 
-    flat = [leaf for leaf in leaves if kernel is not None and _is_flat(leaf)]
-    others = leaves if not flat else [leaf for leaf in leaves if not _is_flat(leaf)]
-    items = [[piece] for leaf in flat for (piece,) in pieces(leaf.reshape(-1))]
-    return in_threads(part_sum, [*items, *batches(others, BLOCK)], size)
+    items = []
+    if kernel is not None:
+        flat = [_is_flat(leaf) for leaf in leaves]
+        items = [piece for leaf in compress(leaves, flat) for piece in batches([leaf.reshape(-1)], PIECE)]
+        leaves = [leaf for leaf, large in zip(leaves, flat, strict=True) if not large]
+    # What small leaves take is the interpreter's time, which no thread shares.
+    outside = (
+        size if size >= SMALL * len(leaves) else sum([leaf.size for leaf in leaves if leaf.size > SMALL])
+    )
+    return in_threads(
+        part_sum, [*items, *batches(leaves, block >> is_complex)], outside, most=MOST if leaves else None
+    )
+
+
+def _batch_sum(batch: list[Array], order: Order, is_complex: bool, narrow: bool, memory: Array) -> Part:
+    block = gathered(batch, is_complex, memory)
+    if narrow:
+        head, tail, shift = narrow_sums(block, order, is_complex)
+        return float(head[0]), float(tail[0]), int(shift[0])
+    return float(wide_sums(block, order, is_complex)[0]), 0.0, 0
 
 
 @cache
@@ -90,14 +113,9 @@ def compiled_sum(order: Order) -> Callable[[Array], float] | None:
 
 def _is_flat(leaf: Array) -> bool:
     """Tell a large array that the compiled sums can read."""
-    flags = leaf.flags
-    return (
-        leaf.dtype == np.float32
-        and leaf.dtype.isnative
-        and flags.c_contiguous
-        and flags.aligned
-        and leaf.size >= BLOCK
-    )
+    if leaf.size < BLOCK or leaf.dtype != np.float32 or not leaf.dtype.isnative:
+        return False
+    return leaf.flags.c_contiguous and leaf.flags.aligned
 
 
 def _total(parts: list[Part], order: Order, narrow: bool) -> Sum:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipcore_backends._numpy_sums import BLOCK
+from clipcore_backends._numpy_sums import BLOCK, ROW
 
-__all__ = ["batches", "boxes", "components", "flat_blocks", "gathered", "pieces"]
+__all__ = ["PIECE", "batches", "boxes", "components", "flat_blocks", "gathered", "pieces"]
 
 Array = NDArray[Any]
 Box = tuple[Any, ...]
@@ -43,15 +43,15 @@ def boxes(shape: tuple[int, ...], most: int = BLOCK) -> Iterator[Box]:
             yield (*box[:longest], slice(start, stop), *box[longest + 1 :])
 
 
-def pieces(*arrays: Array, most: int = PIECE) -> Iterator[tuple[Array, ...]]:
-    """Cut arrays of one shape, all at the same places."""
-    if arrays[0].size <= most:
-        yield arrays
+def pieces(x: Array, out: Array) -> Iterator[tuple[Array, Array]]:
+    """Cut two arrays of one shape at the same places."""
+    if x.size <= PIECE:
+        yield x, out
         return
-    if all(array.flags.c_contiguous for array in arrays):
-        arrays = tuple(array.reshape(-1) for array in arrays)
-    for box in boxes(arrays[0].shape, most):
-        yield tuple(array[box] for array in arrays)
+    if x.flags.c_contiguous and out.flags.c_contiguous:
+        x, out = x.reshape(-1), out.reshape(-1)
+    for box in boxes(x.shape, PIECE):
+        yield x[box], out[box]
 
 
 def _memory_order(x: Array) -> Array:
@@ -61,44 +61,44 @@ def _memory_order(x: Array) -> Array:
     return x.reshape(-1) if x.flags.c_contiguous else x
 
 
-def _components_in(leaf: Array) -> int:
-    return 2 * leaf.size if leaf.dtype.kind == "c" else leaf.size
-
-
 def batches(leaves: Iterable[Array], most: int) -> Iterator[list[Array]]:
-    """Cut and join leaves, all real or all complex, to batches of at most `most` components."""
+    """Cut and join leaves, all real or all complex, to batches of at most `most` elements."""
     batch: list[Array] = []
     room = most
     for leaf in leaves:
-        size = _components_in(leaf)
+        size = leaf.size
         if size > most:
             flat = _memory_order(leaf)
-            for box in boxes(flat.shape, most // 2 if leaf.dtype.kind == "c" else most):
+            for box in boxes(flat.shape, most):
                 yield [flat[box]]
             continue
         if size > room:
             yield batch
             batch, room = [], most
-        if size:
-            batch.append(leaf)
-            room -= size
-    if batch:
+        batch.append(leaf)
+        room -= size
+    if room < most:
         yield batch
 
 
 def gathered(batch: list[Array], is_complex: bool, memory: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Copy a batch to float64 memory: a view of it of shape (1, elements), complex (1, elements, 2)."""
-    wide = memory[: sum([_components_in(array) for array in batch])]
-    target = wide.view(np.complex128) if is_complex else wide
+    """Copy a batch to float64 memory: a view of it of shape (1, elements), complex (1, elements, 2).
+
+    Zeros follow up to the end of the last row.
+    """
+    size = sum([array.size for array in batch]) << is_complex
+    padded = -(-size // ROW) * ROW
+    wide = memory[:size].view(np.complex128) if is_complex else memory[:size]
     if len(batch) > 1:
-        np.concatenate(batch, axis=None, out=target, casting="unsafe")
+        np.concatenate(batch, axis=None, out=wide, casting="unsafe")
     else:
-        np.copyto(target.reshape(batch[0].shape), batch[0])
-    return wide.reshape(1, -1, 2) if is_complex else wide.reshape(1, -1)
+        np.copyto(wide.reshape(batch[0].shape), batch[0])
+    memory[size:padded] = 0
+    return memory[:padded].reshape((1, -1, 2) if is_complex else (1, -1))
 
 
 def flat_blocks(leaf: Array) -> Iterator[NDArray[np.float64]]:
     """Copy a leaf to float64, block by block."""
     is_complex = leaf.dtype.kind == "c"
-    for batch in batches([leaf], BLOCK):
-        yield gathered(batch, is_complex, np.empty(BLOCK))
+    for batch in batches([leaf], BLOCK >> is_complex):
+        yield gathered(batch, is_complex, np.empty(BLOCK))[:, : batch[0].size]

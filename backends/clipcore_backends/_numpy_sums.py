@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from clipcore_backends._protocol import Order
 
-__all__ = ["BLOCK", "NARROW_ERROR", "NEUTRAL_SHIFT", "WIDE_ERROR", "narrow_sums", "wide_sums"]
+__all__ = [
+    "BLOCK",
+    "NARROW_ERROR",
+    "NEUTRAL_SHIFT",
+    "ROW",
+    "WIDE_BLOCK",
+    "WIDE_ERROR",
+    "narrow_sums",
+    "wide_sums",
+]
 
 Doubles = NDArray[np.float64]
 
@@ -29,8 +38,12 @@ ROW = 256
 NEUTRAL_SHIFT = 600
 """Blocks with extreme values are multiplied by ``2**NEUTRAL_SHIFT`` or its inverse."""
 
-# (ROW + BLOCK / ROW) additions of unit roundoff 2^-53, the roundings of a modulus and of
-# the merge added: below 2^-44, the contract's bound for the norm of 32-bit components.
+WIDE_BLOCK = 1 << 18
+"""Components a block where no temporaries are made: so large that threads seldom wait for each other."""
+
+# ROW additions of unit roundoff 2^-53, then NumPy's pairwise sum, which chains 128 and their
+# halvings, the roundings of a modulus and of the merge added: below 2^-44, the contract's
+# bound for the norm of 32-bit components.
 WIDE_ERROR = 2.0**-44.3
 
 # The tail's sum errs by (ROW + BLOCK / ROW) * 2^-53 * sum |t * (x + h)|, with

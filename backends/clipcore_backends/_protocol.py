@@ -58,8 +58,11 @@ class Engine(Protocol):
     def copy(self, leaves: list[Array], outs: list[Array]) -> None:
         """Write leaves to other memory."""
 
-    def scale(self, leaves: list[Array], outs: list[Array], multipliers: list[Multiplier]) -> None:
-        """Write leaves times their multipliers to `outs`; nothing below the normal range is rounded up."""
+    def scale(self, leaves: list[Array], outs: list[Array], multipliers: dict[Any, Multiplier]) -> None:
+        """Write leaves times the multipliers of their dtypes to `outs`.
+
+        Nothing below the normal range is rounded up.
+        """
 
     def clamp(
         self, leaves: list[Array], outs: list[Array], bounds: list[tuple[Array | None, Array | None]]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-__all__ = ["in_threads"]
+__all__ = ["SMALL", "cores", "in_threads"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -15,8 +15,13 @@ _Result = TypeVar("_Result")
 LEAST = 1 << 19
 """Elements that keep a thread busy for so long that starting it pays."""
 
+SMALL = 1 << 14
+"""Elements an array up to which threads would spend their time waiting for the interpreter."""
 
-def in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item], elements: int) -> list[_Result]:
+
+def in_threads(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], elements: int, *, most: int | None = None
+) -> list[_Result]:
     """Return the results of `work` on all items, in their order.
 
     Parameters
@@ -26,10 +31,12 @@ def in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item], element
     items : sequence
         Of about the same size.
     elements : int
-        The size of all items together.
+        How many elements are worked on outside the interpreter.
+    most : int, optional
+        The largest number of threads.
     """
-    count = min(len(items), elements // LEAST)
-    if count < 2 or (count := min(count, _cores())) < 2:
+    count = elements // LEAST
+    if count < 2 or (count := min(count, cores(), len(items), most or count)) < 2:
         return [work(item) for item in items]
     results: list[Any] = [None] * len(items)
     failures: list[BaseException] = []
@@ -58,7 +65,7 @@ def in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item], element
     return results
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return how many threads this process may run at once."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
