@@ -98,6 +98,8 @@ def device_of(array: Array) -> Any:
         return _module(_ADAPTED[package]).device(array)
     if package == "torch":
         return array.device
+    if package in ("jax", "jaxlib") and is_traced(array):  # it would look for it through all that was traced
+        return None
     device = array_api_compat.device(array)
     if array_api_compat.is_jax_array(array):
         return device if isinstance(device, sys.modules["jax"].Device) else None

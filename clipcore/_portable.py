@@ -65,9 +65,12 @@ def clip(flat: Flat, limit: float | Array, request: Any) -> tuple[list[Array], A
     else:
         refilled, fill = broken & finite, math.nan
     results = []
+    factors: dict[str, _Factor] = {}
     for leaf in leaves:
-        factor = _factor(xp, groups, bound, clipped, FORMATS[COMPONENT[dtype_name(leaf.dtype)]])
-        factor = _Factor(*(bring(part, leaf) for part in factor))
+        name = dtype_name(leaf.dtype)
+        if name not in factors:
+            factors[name] = _factor(xp, groups, bound, clipped, FORMATS[COMPONENT[name]])
+        factor = _Factor(*(bring(part, leaf) for part in factors[name]))
         scales, fills, valid = (bring(part, leaf) for part in (clipped, refilled, bound.valid))
         parts = []
         for part in components(leaf):

@@ -34,6 +34,9 @@ __all__ = ["Groups", "Precision", "components", "given_groups", "measure_groups"
 ROW = 64
 """Elements that one plain sum chains; seven levels of such sums take 2**31 elements."""
 
+SMALL = 1 << 14
+"""Elements of a leaf that is rather copied than summed alone."""
+
 PLAIN_ERROR = 2.0**-44.1
 """Of seven times ROW additions of unit roundoff 2**-53, the roundings of a modulus added."""
 
@@ -106,6 +109,10 @@ def measure_groups(
         [_groups_first(xp, xp.astype(part, precision.dtype), axis) for part in components(leaf)]
         for leaf in leaves
     ]
+    if order == 2:
+        rows = [[part] for parts in rows for part in parts]
+    if axis is None:
+        rows = _joined(xp, rows)
     widest = max(FORMATS[COMPONENT[dtype_name(leaf.dtype)]].precision for leaf in leaves)
     if widest <= 24 and precision.unit_roundoff == 2.0**-53:
         sums, error = _plain(xp, rows, order), PLAIN_ERROR
@@ -158,6 +165,22 @@ def _groups_first(xp: Any, x: Array, axis: tuple[int, ...] | None) -> Array:
             x = xp.sum(x, axis=-1)
         return x[..., None][..., :0]
     return xp.reshape(x, shape)
+
+
+def _joined(xp: Any, rows: list[list[Array]]) -> list[list[Array]]:
+    """Join small leaves of one device, since every call of a library takes its time, or is compiled."""
+    if len(rows) == 1:
+        return rows
+    kept: list[list[Array]] = []
+    small: dict[tuple[int, str], list[list[Array]]] = {}
+    for parts in rows:
+        if parts[0].shape[-1] > SMALL:
+            kept.append(parts)
+        else:
+            small.setdefault((len(parts), str(device_of(parts[0]))), []).append(parts)
+    for group in small.values():
+        kept.append([xp.concat(list(parts), axis=-1) for parts in zip(*group, strict=True)])
+    return kept
 
 
 def _plain(xp: Any, rows: list[list[Array]], order: Order) -> tuple[Array, ...]:
@@ -213,8 +236,11 @@ def _careful(xp: Any, rows: list[list[Array]], order: Order, precision: Precisio
         skipped, by = (bring(part, parts[0])[..., None] for part in (broken, 2.0 / power))
         scaled = [xp.where(skipped, xp.zeros_like(part), part) * by for part in parts]
         pairs.append([bring(part, first) for part in _leaf_sum(xp, scaled, order, precision)])
-    hi, lo = (xp.stack(list(parts), axis=-1) for parts in zip(*pairs, strict=True))
-    hi, lo = _largest_pair(xp, hi, lo) if order == math.inf else pair_sum(hi, lo)
+    hi, lo = (xp.concat(list(parts), axis=-1) for parts in zip(*pairs, strict=True))
+    if order == math.inf:
+        hi, lo = _largest_pair(xp, hi, lo)
+    else:
+        hi, lo = pair_sum(*_fewer(xp, hi, lo, precision))
     return hi, lo, scale, scale / (2.0 / power), has_nan, has_infinity
 
 
@@ -236,41 +262,62 @@ def _scale_for(xp: Any, size: Array, large: float, small: float, step: float) ->
 
 
 def _leaf_sum(xp: Any, parts: list[Array], order: Order, precision: Precision) -> tuple[Array, Array]:
-    """Return the sum over one leaf of the magnitudes, their squares, or their maximum."""
+    """Return sums over parts of a leaf, of the magnitudes or their squares, or one maximum of it."""
     if 0 in parts[0].shape:
-        return xp.sum(parts[0], axis=-1), xp.sum(parts[0], axis=-1)
+        nothing = xp.sum(parts[0], axis=-1)[..., None]
+        return nothing, nothing
     if order == 2:
-        sums = [_row_sums(xp, part, order, precision) for part in parts]
-        if len(sums) == 1:
-            return sums[0]
-        hi, lo = two_sum(sums[0][0], sums[1][0])
-        return hi, lo + sums[0][1] + sums[1][1]
+        return _fewer(xp, *_row_sums(xp, parts[0], order, precision), precision)
     if len(parts) == 1:
         values, rest = parts[0], xp.zeros_like(parts[0])
     else:
         values, rest = _moduli(xp, parts[0], parts[1], precision)
     if order == math.inf:
-        return _largest_pair(xp, values, rest)
+        hi, lo = _largest_pair(xp, values, rest)
+        return hi[..., None], lo[..., None]
     hi, lo = _row_sums(xp, values, order, precision)
-    return hi, lo + _chained_sum(xp, rest)
+    if len(parts) > 1:
+        hi = xp.concat([hi, xp.zeros_like(hi[..., :1])], axis=-1)
+        lo = xp.concat([lo, _chained_sum(xp, rest)[..., None]], axis=-1)
+    return _fewer(xp, hi, lo, precision)
 
 
 def _row_sums(xp: Any, x: Array, order: Order, precision: Precision) -> tuple[Array, Array]:
-    """Sum magnitudes or their squares along the last axis."""
-    length, row = x.shape[-1], precision.row
-    whole = length - length % row
-    pieces = [(x[..., :whole], row)] if whole else []
-    if whole < length:
-        pieces.append((x[..., whole:], length - whole))
+    """Sum magnitudes or their squares along the last axis, each row of them: heads and tails."""
     heads, tails = [], []
-    for piece, width in pieces:
-        rows = xp.reshape(piece, (*x.shape[:-1], piece.shape[-1] // width, width))
-        anchor = xp.max(rows, axis=-1, keepdims=True) * (precision.anchor if order == 2 else 2.0 * row)
+    for rows in _in_rows(xp, x, precision.row):
+        anchor = xp.max(rows, axis=-1, keepdims=True) * (
+            precision.anchor if order == 2 else 2.0 * precision.row
+        )
         head = (rows + anchor) - anchor
         tail = rows - head
         heads.append(xp.sum(head * head if order == 2 else head, axis=-1))
         tails.append(xp.sum(tail * (rows + head) if order == 2 else tail, axis=-1))
-    return pair_sum(xp.concat(heads, axis=-1), xp.concat(tails, axis=-1))
+    return xp.concat(heads, axis=-1), xp.concat(tails, axis=-1)
+
+
+def _in_rows(xp: Any, x: Array, row: int) -> list[Array]:
+    """Cut the last axis into rows, and a shorter one for what is left."""
+    length = x.shape[-1]
+    whole = length - length % row
+    pieces = [(x[..., :whole], row)] if whole else []
+    if whole < length:
+        pieces.append((x[..., whole:], length - whole))
+    return [xp.reshape(piece, (*x.shape[:-1], piece.shape[-1] // width, width)) for piece, width in pieces]
+
+
+def _fewer(xp: Any, hi: Array, lo: Array, precision: Precision) -> tuple[Array, Array]:
+    """Add numbers hi + lo along the last axis, row by row, until no more than `ROW` are left."""
+    while hi.shape[-1] > ROW:
+        rests = _in_rows(xp, lo, precision.row)
+        heads, tails = [], []
+        for rows, rest in zip(_in_rows(xp, hi, precision.row), rests, strict=True):
+            anchor = xp.max(rows, axis=-1, keepdims=True) * (2.0 * precision.row)
+            head = (rows + anchor) - anchor
+            heads.append(xp.sum(head, axis=-1))
+            tails.append(xp.sum((rows - head) + rest, axis=-1))
+        hi, lo = two_sum(xp.concat(heads, axis=-1), xp.concat(tails, axis=-1))
+    return hi, lo
 
 
 def pair_sum(hi: Array, lo: Array) -> tuple[Array, Array]:
