@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clipcore_backends import _numpy_exact
 from clipcore_backends._formats import COMPONENT, FORMATS, Format
 from clipcore_backends._numpy_measure import axis_sums, tree_sum
-from clipcore_backends._numpy_pieces import boxes, components, flat_blocks, pieces
+from clipcore_backends._numpy_pieces import PIECE, boxes, components, flat_blocks, pieces
 from clipcore_backends._protocol import Multiplier, Order, Sum
 from clipcore_backends._threads import SMALL, in_threads
 
@@ -71,20 +71,22 @@ class NumpyEngine:
 
     def clamp(self, leaves: list[Array], outs: list[Array], bounds: list[Bounds]) -> None:
         """Write the leaves to `outs`, cut to bounds; NaN where an element or bound is NaN."""
-        items: list[tuple[Array, Array, Bounds]] = []
-        for leaf, out, (lower, upper) in zip(leaves, outs, bounds, strict=True):
-            given = [bound for bound in (lower, upper) if bound is not None]
-            if all(bound.ndim == 0 for bound in given):
-                items += [(x, result, (lower, upper)) for x, result in pieces(leaf, out)]
-                continue
-            for box in boxes(leaf.shape):
-                low, high = (
-                    None if bound is None else np.broadcast_to(bound, leaf.shape)[box]
-                    for bound in (lower, upper)
-                )
-                items.append((leaf[box], out[box], (low, high)))
+        large: list[tuple[Array, Array, Bounds]] = []
         with np.errstate(invalid="ignore"):
-            in_threads(_clamp, items, sum(leaf.size for leaf in leaves))
+            for leaf, out, (lower, upper) in zip(leaves, outs, bounds, strict=True):
+                if leaf.size <= SMALL:
+                    _clamp((leaf, out, (lower, upper)))
+                elif all(bound is None or bound.ndim == 0 for bound in (lower, upper)):
+                    large += [(x, result, (lower, upper)) for x, result in pieces(leaf, out)]
+                else:
+                    for box in boxes(leaf.shape, PIECE):
+                        low, high = (
+                            None if bound is None else np.broadcast_to(bound, leaf.shape)[box]
+                            for bound in (lower, upper)
+                        )
+                        large.append((leaf[box], out[box], (low, high)))
+            if large:
+                in_threads(_clamp, large, sum([item[0].size for item in large]))
 
     def number(self, value: float, leaf: Array) -> Array:
         """Return a number as a 0-d array of the leaf's dtype."""
@@ -131,7 +133,9 @@ def _clamp(item: tuple[Array, Array, Bounds]) -> None:
         np.copyto(out, x)
     elif x.dtype.kind == "f" and not all(np.all(bound) for bound in (lower, upper) if bound is not None):
         for box in boxes(x.shape):
-            low, high = (bound if bound is None or not bound.ndim else bound[box] for bound in (lower, upper))
+            low, high = (
+                None if bound is None else np.broadcast_to(bound, x.shape)[box] for bound in (lower, upper)
+            )
             _clamp_at_zero(x[box], out[box], low, high)
     else:
         np.clip(x, lower, upper, out=out)

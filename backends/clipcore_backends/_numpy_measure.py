@@ -67,7 +67,8 @@ def _parts(leaves: list[Array], order: Order, is_complex: bool, narrow: bool) ->
     size = sum([leaf.size for leaf in leaves])
     if size << is_complex <= BLOCK:
         return [_batch_sum(leaves, order, is_complex, narrow, np.empty(BLOCK))] if size else []
-    kernel = None if narrow or is_complex or size < COMPILED_LEAST else compiled_sum(order)
+    flat = [_is_flat(leaf) for leaf in leaves] if size >= COMPILED_LEAST and not narrow else []
+    kernel = compiled_sum(order) if any(flat) else None
     block = BLOCK if narrow or is_complex else WIDE_BLOCK
     memory = threading.local()
 
@@ -80,7 +81,6 @@ def _parts(leaves: list[Array], order: Order, is_complex: bool, narrow: bool) ->
 
     items = []
     if kernel is not None:
-        flat = [_is_flat(leaf) for leaf in leaves]
         items = [piece for leaf in compress(leaves, flat) for piece in batches([leaf.reshape(-1)], PIECE)]
         leaves = [leaf for leaf, large in zip(leaves, flat, strict=True) if not large]
     # What small leaves take is the interpreter's time, which no thread shares.

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from clipcore_backends import _numpy_measure
+from clipcore_backends import _numpy_measure, _threads
 from clipcore_backends._numpy_pieces import pieces
 from clipcore_backends._threads import in_threads
 
@@ -175,3 +175,78 @@ def tensorflow_eager(leaves: Leaves) -> Run:
     tensorflow = importlib.import_module("tensorflow")
     tensors = [tensorflow.constant(x) for x in leaves]
     return lambda limit: tensorflow.clip_by_global_norm(tensors, limit)
+
+
+def one_thread(maker: Callable[[Leaves], Run]) -> Callable[[Leaves], Run]:
+    """The same in one thread."""
+
+    def make(leaves: Leaves) -> Run:
+        run = maker(leaves)
+
+        def single(limit: float) -> Any:
+            cores = _threads.cores
+            _threads.cores = lambda: 1
+            try:
+                return run(limit)
+            finally:
+                _threads.cores = cores
+
+        return single
+
+    return make
+
+
+def value_clips() -> list[tuple[str, Callable[[Leaves], Run], Callable[[Leaves], Run]]]:
+    """Value and weight clips with `out=`, each with ``np.clip(out=)``."""
+
+    def pair(
+        name: str, clip: Callable[..., Any], lower: float, upper: float
+    ) -> tuple[str, Callable[[Leaves], Run], Callable[[Leaves], Run]]:
+        def ours(leaves: Leaves) -> Run:
+            out = np.empty_like(leaves[0])
+            return lambda _limit: clip(leaves[0], lower, upper, out=out)
+
+        def numpy(leaves: Leaves) -> Run:
+            out = np.empty_like(leaves[0])
+            return lambda _limit: np.clip(leaves[0], np.float32(lower), np.float32(upper), out=out)
+
+        return name, ours, numpy
+
+    return [
+        pair("16 Mi float32: `clip_by_value(out=)`", clipcore.clip_by_value, -0.5, 0.5),
+        pair("16 Mi float32: `clip_weights(out=)`", clipcore.clip_weights, -0.01, 0.01),
+        pair("16 Mi float32: `clip_by_value(out=)`, a bound of zero", clipcore.clip_by_value, 0.0, 0.5),
+    ]
+
+
+def of_layout(clip: str, layout: str, dtype: str) -> tuple[Callable[[Leaves], Run], Callable[[Leaves], Run]]:
+    """An L2 clip of one array of a dtype and layout, and the formula by hand."""
+    axis = 1 if layout == "axis=1" else None
+
+    def array(leaves: Leaves) -> np.ndarray[Any, Any]:
+        wide = leaves[0].astype(dtype)
+        return np.repeat(wide, 2, axis=1)[:, ::2] if layout == "every other element" else wide
+
+    def share(limit: float, x: np.ndarray[Any, Any]) -> float:
+        return limit / math.sqrt(len(x)) if axis == 1 else limit
+
+    def ours(leaves: Leaves) -> Run:
+        x = array(leaves)
+        out = x if clip == "in place" else None
+        return lambda limit: clipcore.clip_by_l2_norm(x, share(limit, x), axis=axis, out=out)
+
+    def hand(leaves: Leaves) -> Run:
+        x = array(leaves)
+        out = x if clip == "in place" else None
+
+        def run(limit: float) -> Any:
+            norm = np.sqrt(
+                np.sum(
+                    np.square(x, dtype=np.float32 if dtype == "float16" else None), axis=axis, keepdims=True
+                )
+            )
+            return np.multiply(x, np.minimum(1, share(limit, x) / (norm + 1e-6)).astype(dtype), out=out)
+
+        return run
+
+    return ours, hand
