@@ -48,11 +48,11 @@ if name != "sparse":
 print(sorted(each for each in libraries if each in set(sys.modules) - before))
 """
 PACKAGE = Path(clipcore.__file__).parent
-ADAPTERS = ("_mlx.py", "_paddle.py", "_tensorflow.py")  # each imports its library
+ADAPTERS = [PACKAGE / f"_{name}.py" for name in ("mlx", "paddle", "tensorflow", "torch")]  # import a library
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")
-    if path.name not in ("__init__.py", "__main__.py", *ADAPTERS)
+    if path.name not in ("__init__.py", "__main__.py") and path not in ADAPTERS
 )
 
 
