@@ -1,7 +1,7 @@
 """The NumPy engine: in pieces that stay in the cache, exact where floating point cannot tell."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -20,6 +20,10 @@ __all__ = ["NumpyEngine"]
 Array = NDArray[Any]
 Pair = tuple[Array, Array]
 Bounds = tuple[Array | None, Array | None]
+_Clamp = Callable[[Array, Array, Array | None, Array | None], None]
+
+ZEROS = 1 << 17
+"""Elements a piece where a clamp makes arrays of its own."""
 
 
 class NumpyEngine:
@@ -71,22 +75,26 @@ class NumpyEngine:
 
     def clamp(self, leaves: list[Array], outs: list[Array], bounds: list[Bounds]) -> None:
         """Write the leaves to `outs`, cut to bounds; NaN where an element or bound is NaN."""
-        large: list[tuple[Array, Array, Bounds]] = []
+        large: list[tuple[_Clamp, Array, Array, Array | None, Array | None]] = []
         with np.errstate(invalid="ignore"):
             for leaf, out, (lower, upper) in zip(leaves, outs, bounds, strict=True):
+                clamp = _clamp_for(leaf, lower, upper)
                 if leaf.size <= SMALL:
-                    _clamp((leaf, out, (lower, upper)))
+                    clamp(leaf, out, lower, upper)
                 elif all(bound is None or bound.ndim == 0 for bound in (lower, upper)):
-                    large += [(x, result, (lower, upper)) for x, result in pieces(leaf, out)]
+                    most = PIECE if clamp is _clamp else ZEROS
+                    large += [(clamp, *pair, lower, upper) for pair in pieces(leaf, out, most)]
                 else:
-                    for box in boxes(leaf.shape, PIECE):
-                        low, high = (
-                            None if bound is None else np.broadcast_to(bound, leaf.shape)[box]
-                            for bound in (lower, upper)
-                        )
-                        large.append((leaf[box], out[box], (low, high)))
+                    low, high = (
+                        None if bound is None else np.broadcast_to(bound, leaf.shape)
+                        for bound in (lower, upper)
+                    )
+                    for box in boxes(leaf.shape, ZEROS):
+                        below = None if low is None else low[box]
+                        above = None if high is None else high[box]
+                        large.append((clamp, leaf[box], out[box], below, above))
             if large:
-                in_threads(_clamp, large, sum([item[0].size for item in large]))
+                in_threads(lambda item: item[0](*item[1:]), large, sum([item[1].size for item in large]))
 
     def number(self, value: float, leaf: Array) -> Array:
         """Return a number as a 0-d array of the leaf's dtype."""
@@ -122,33 +130,36 @@ def _format_of(dtype: np.dtype[Any]) -> Format:
     return FORMATS[COMPONENT[dtype.name]]
 
 
-def _clamp(item: tuple[Array, Array, Bounds]) -> None:
-    """Cut one piece to its bounds."""
-    x, out, (lower, upper) = item
-    if x.dtype.kind == "V":  # bfloat16, for which there is no np.clip
-        if lower is not None:
-            x = np.where(~(x >= lower) & (x == x), lower, x)
-        if upper is not None:
-            x = np.where(~(x <= upper) & (x == x), upper, x)
-        np.copyto(out, x)
-    elif x.dtype.kind == "f" and not all(np.all(bound) for bound in (lower, upper) if bound is not None):
-        for box in boxes(x.shape):
-            low, high = (
-                None if bound is None else np.broadcast_to(bound, x.shape)[box] for bound in (lower, upper)
-            )
-            _clamp_at_zero(x[box], out[box], low, high)
-    else:
-        np.clip(x, lower, upper, out=out)
+def _clamp_for(leaf: Array, lower: Array | None, upper: Array | None) -> _Clamp:
+    """Return the function that cuts pieces of a leaf to its bounds."""
+    if leaf.dtype.kind == "V":
+        return _clamp_bfloat16
+    if leaf.dtype.kind == "f" and not all(np.all(bound) for bound in (lower, upper) if bound is not None):
+        return _clamp_at_zero
+    return _clamp
+
+
+def _clamp(x: Array, out: Array, lower: Array | None, upper: Array | None) -> None:
+    np.clip(x, lower, upper, out=out)
 
 
 def _clamp_at_zero(x: Array, out: Array, lower: Array | None, upper: Array | None) -> None:
     """Cut to a bound of zero, where ``np.clip`` may turn one zero into the other."""
     zeros = x == 0
-    before = x[zeros]
+    before = x[zeros] if zeros.any() else None
     np.clip(x, lower, upper, out=out)
-    if before.size:
+    if before is not None:
         after = out[zeros]
         out[zeros] = np.where(after == 0, before, after)
+
+
+def _clamp_bfloat16(x: Array, out: Array, lower: Array | None, upper: Array | None) -> None:
+    """Cut numbers for which there is no ``np.clip``."""
+    if lower is not None:
+        x = np.where(~(x >= lower) & (x == x), lower, x)
+    if upper is not None:
+        x = np.where(~(x <= upper) & (x == x), upper, x)
+    np.copyto(out, x)
 
 
 def _scale_wholes(pairs: Iterable[Pair], multiplier: Multiplier, dtype: np.dtype[Any]) -> None:

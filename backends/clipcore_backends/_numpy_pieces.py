@@ -43,14 +43,14 @@ def boxes(shape: tuple[int, ...], most: int = BLOCK) -> Iterator[Box]:
             yield (*box[:longest], slice(start, stop), *box[longest + 1 :])
 
 
-def pieces(x: Array, out: Array) -> Iterator[tuple[Array, Array]]:
+def pieces(x: Array, out: Array, most: int = PIECE) -> Iterator[tuple[Array, Array]]:
     """Cut two arrays of one shape at the same places."""
-    if x.size <= PIECE:
+    if x.size <= most:
         yield x, out
         return
     if x.flags.c_contiguous and out.flags.c_contiguous:
         x, out = x.reshape(-1), out.reshape(-1)
-    for box in boxes(x.shape, PIECE):
+    for box in boxes(x.shape, most):
         yield x[box], out[box]
 
 

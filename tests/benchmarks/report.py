@@ -73,17 +73,15 @@ def cases() -> Iterator[Case]:
     for name, shapes in (mlp, many):
         aims = [against(hand, 2.0 if name == mlp[0] else 1.3), *(against(each, 0.5) for each in torch)]
         others = [against(each) for each in (*optax, *flow)]
-        yield Case(f"{name}: in place, clipped", shapes, {"NumPy alone": (alone(contenders.in_place), aims)})
+        yield Case(f"{name}: in place, clipped", shapes, {"NumPy alone": (contenders.in_place, aims)})
         aims = [against(hand), *(against(each, 0.5) for each in torch)]
         yield Case(
             f"{name}: in place, not clipped",
             shapes,
-            {"NumPy alone": (alone(contenders.in_place), aims)},
+            {"NumPy alone": (contenders.in_place, aims)},
             False,
         )
-        yield Case(
-            f"{name}: pure", shapes, {"NumPy alone": (alone(contenders.pure), [against(hand), *others])}
-        )
+        yield Case(f"{name}: pure", shapes, {"NumPy alone": (contenders.pure, [against(hand), *others])})
     name, shapes = gpt2
     numba = has("numba")
 
