@@ -16,7 +16,8 @@ from clipcore_backends._formats import COMPONENT, FORMATS, Format
 
 from clipcore._checks import dtype_name, offenders
 from clipcore._dispatch import bring, constant, copy, device_of, is_traced, namespace_of
-from clipcore._portable_sums import Groups, Precision, components, given_groups, measure_groups
+from clipcore._portable_powers import Precision
+from clipcore._portable_sums import Groups, components, given_groups, measure_groups
 from clipcore._trees import Flat
 from clipcore._typing import Array
 

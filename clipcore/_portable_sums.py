@@ -26,10 +26,11 @@ from clipcore_backends._protocol import Order
 from clipcore._checks import dtype_name
 from clipcore._decide import two_sum
 from clipcore._dispatch import bring, device_of, namespace_of
-from clipcore._reduce import BITS, PIECES
+from clipcore._portable_powers import Precision, accumulator, power_below, scale_for
+from clipcore._reduce import traced_all_ranks
 from clipcore._typing import AllReduce, Array
 
-__all__ = ["Groups", "Precision", "components", "given_groups", "measure_groups"]
+__all__ = ["Groups", "components", "given_groups", "measure_groups"]
 
 ROW = 64
 """Elements that one plain sum chains; seven levels of such sums take 2**31 elements."""
@@ -39,25 +40,6 @@ SMALL = 1 << 14
 
 PLAIN_ERROR = 2.0**-44.1
 """Of seven times ROW additions of unit roundoff 2**-53, the roundings of a modulus added."""
-
-
-class Precision(NamedTuple):
-    """The dtype in which norms are summed, and the window in which its squares are safe."""
-
-    dtype: Any
-    unit_roundoff: float
-    half: float
-    """Multiplies a number so far that adding both rounds the number to half its bits."""
-    row: int
-    """Elements whose heads add up without a rounding."""
-    anchor: float
-    """How many times its largest element is added to a row and taken away, for sums of squares."""
-    large: float
-    small: float
-    step: float
-    """Brings anything outside the window into it: multiply by it, or by its inverse."""
-    guarded: float
-    """Factors below this one are applied in steps."""
 
 
 class Groups(NamedTuple):
@@ -71,16 +53,6 @@ class Groups(NamedTuple):
     precision: Precision
     error: float
     """A bound on the relative error of hi + lo."""
-
-
-def accumulator(x: Array) -> Precision:
-    """Return float64 where library and device have it, else float32."""
-    dtypes = namespace_of(x).__array_namespace_info__().dtypes(device=device_of(x), kind=None)
-    if "float64" in dtypes:
-        powers = (2.0**480, 2.0**-400, 2.0**600, 2.0**-960)
-        return Precision(dtypes["float64"], 2.0**-53, 2.0**27, 256, 2.0**31, *powers)
-    powers = (2.0**50, 2.0**-47, 2.0**96, 2.0**-100)
-    return Precision(dtypes["float32"], 2.0**-24, 2.0**12, 16, 2.0**15, *powers)
 
 
 def _coarsest(leaves: list[Array]) -> Precision:
@@ -125,7 +97,7 @@ def measure_groups(
     if all_reduce is not None:
         for _ in range(2 if order == 2 else 1):
             hi, lo = hi * ratio, lo * ratio
-        hi, lo, scale, has_nan, has_infinity = _all_ranks(
+        hi, lo, scale, has_nan, has_infinity = traced_all_ranks(
             hi, lo, scale, has_nan, has_infinity, order, precision, all_reduce
         )
         ratio = xp.ones_like(hi)
@@ -144,7 +116,7 @@ def given_groups(norm: Any, like: Array) -> Groups:
         value = xp.astype(norm, precision.dtype)
     has_nan, has_infinity = xp.isnan(value), xp.isinf(value)
     value = xp.where(has_nan | has_infinity, xp.zeros_like(value), value)
-    scale = _scale_for(xp, value, precision.large, precision.small, precision.step)
+    scale = scale_for(xp, value, precision.large, precision.small, precision.step)
     return Groups(
         value * scale, value * 0.0, scale, has_nan, has_infinity, precision, precision.unit_roundoff
     )
@@ -228,9 +200,9 @@ def _careful(xp: Any, rows: list[list[Array]], order: Order, precision: Precisio
     sizes = [bring(_largest(xp, part), first) for parts in rows for part in parts]
     largest = _largest(xp, xp.stack(sizes, axis=-1))
     has_nan, has_infinity = xp.isnan(largest), xp.isinf(largest)
-    scale = _scale_for(xp, largest, precision.large, precision.small, precision.step)
+    scale = scale_for(xp, largest, precision.large, precision.small, precision.step)
     broken = has_nan | has_infinity
-    power = _power_below(xp, xp.where(broken, xp.zeros_like(largest), largest), precision)
+    power = power_below(xp, xp.where(broken, xp.zeros_like(largest), largest), precision)
     pairs = []
     for parts in rows:
         skipped, by = (bring(part, parts[0])[..., None] for part in (broken, 2.0 / power))
@@ -242,23 +214,6 @@ def _careful(xp: Any, rows: list[list[Array]], order: Order, precision: Precisio
     else:
         hi, lo = pair_sum(*_fewer(xp, hi, lo, precision))
     return hi, lo, scale, scale / (2.0 / power), has_nan, has_infinity
-
-
-def _power_below(xp: Any, value: Array, precision: Precision) -> Array:
-    """Return the largest power of two not above a number, for zeros and subnormals the smallest normal."""
-    top = FORMATS[dtype_name(precision.dtype)].top
-    power = xp.full_like(value, 2.0 ** (top - 1))
-    for step in (top - 2, *(2**k for k in reversed(range(top.bit_length() - 1)))):
-        power = xp.where(value < power * 2.0 ** (1 - step), power * 2.0**-step, power)
-    return power
-
-
-def _scale_for(xp: Any, size: Array, large: float, small: float, step: float) -> Array:
-    """Return the power of two that brings a positive size into the window."""
-    one = xp.ones_like(size)
-    down = (size > large) & (size < math.inf)
-    up = (size < small) & (size > 0)
-    return xp.where(down, one / step, xp.where(up, one * step, one))
 
 
 def _leaf_sum(xp: Any, parts: list[Array], order: Order, precision: Precision) -> tuple[Array, Array]:
@@ -382,56 +337,3 @@ def _root(xp: Any, hi: Array, lo: Array, precision: Precision) -> tuple[Array, A
     correction = (rest + lo) / (2 * root)
     zero = xp.zeros_like(hi)
     return xp.where(positive, root, zero), xp.where(positive, correction, zero)
-
-
-def _all_ranks(
-    hi: Array,
-    lo: Array,
-    scale: Array,
-    has_nan: Array,
-    has_infinity: Array,
-    order: Order,
-    precision: Precision,
-    all_reduce: AllReduce,
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Exchange one group's sum as `clipcore._reduce` does, in the same units."""
-    xp, dtype = namespace_of(hi), precision.dtype
-    root = xp.sqrt(xp.sqrt(hi)) if order == 2 else xp.sqrt(hi)
-    flags = [xp.astype(has_infinity, dtype), xp.astype(has_nan, dtype)]
-    sizes = all_reduce(xp.stack([root / xp.sqrt(scale), *flags]), op="max")
-    unit = _power_above(xp, sizes[0], dtype)
-    times = 2 if order == 2 else 1
-    # By products, since XLA turns a / b / b to a / (b * b), which may be out of range.
-    inverse = xp.ones_like(unit) / (unit * xp.sqrt(scale))
-    for _ in range(times):
-        hi, lo = (part * inverse * inverse for part in (hi, lo))
-    if order == math.inf:
-        hi = all_reduce(xp.stack([hi]), op="max")[0]
-        lo = xp.zeros_like(hi)
-    else:
-        pieces = []
-        for k in range(1, PIECES + 1):
-            steps = 2.0 ** (BITS[dtype_name(dtype)] * k)
-            pieces.append(xp.floor(hi * steps) / steps)
-            hi, lo = two_sum(hi - pieces[-1], lo)
-        sums = all_reduce(xp.stack(pieces), op="sum")
-        hi, lo = sums[0], xp.zeros_like(sums[0])
-        for k in range(1, PIECES):
-            hi, rest = two_sum(hi, sums[k])
-            lo = lo + rest
-        hi, lo = two_sum(hi, lo)
-    # The unit is about the square root of the norm, whose square may be out of range.
-    large, small = math.sqrt(precision.large), math.sqrt(precision.small)
-    scale = _scale_for(xp, xp.where(sizes[0] > 0, unit, xp.zeros_like(unit)), large, small, precision.step)
-    for _ in range(times):
-        hi, lo = ((part * unit) * scale * unit for part in (hi, lo))
-    return hi, lo, scale, sizes[2] > 0, sizes[1] > 0
-
-
-def _power_above(xp: Any, value: Array, dtype: Any) -> Array:
-    """Return the least power of two above a positive number, as ``math.frexp`` finds it."""
-    wide = dtype_name(dtype) == "float64"
-    power = xp.ones_like(value) * 2.0 ** (-540 if wide else -76)
-    for step in (*((512, 256, 128) if wide else ()), 64, 32, 32, 16, 8, 4, 2, 1):
-        power = xp.where(value >= power * 2.0**step, power * 2.0**step, power)
-    return 2 * power

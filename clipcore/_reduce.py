@@ -18,10 +18,13 @@ import math
 import numpy as np
 from clipcore_backends._protocol import Order, Sum
 
+from clipcore._checks import dtype_name
 from clipcore._decide import norm_of, two_sum
-from clipcore._typing import AllReduce
+from clipcore._dispatch import namespace_of
+from clipcore._portable_powers import Precision, power_above, scale_for
+from clipcore._typing import AllReduce, Array
 
-__all__ = ["BITS", "PIECES", "all_ranks"]
+__all__ = ["BITS", "PIECES", "all_ranks", "traced_all_ranks"]
 
 PIECES = 5
 BITS = {"float64": 22, "float32": 10}
@@ -55,6 +58,50 @@ def all_ranks(total: Sum, order: Order, all_reduce: AllReduce) -> Sum:
     if has_nan or has_infinity:
         return Sum(math.nan if has_nan else math.inf, 0.0, 0, 0.0)
     return Sum(hi, lo, unit, total.error)
+
+
+def traced_all_ranks(
+    hi: Array,
+    lo: Array,
+    scale: Array,
+    has_nan: Array,
+    has_infinity: Array,
+    order: Order,
+    precision: Precision,
+    all_reduce: AllReduce,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Exchange one group's sum as `all_ranks` does, in the same units, with no look at a value."""
+    xp, dtype = namespace_of(hi), precision.dtype
+    root = xp.sqrt(xp.sqrt(hi)) if order == 2 else xp.sqrt(hi)
+    flags = [xp.astype(has_infinity, dtype), xp.astype(has_nan, dtype)]
+    sizes = all_reduce(xp.stack([root / xp.sqrt(scale), *flags]), op="max")
+    unit = power_above(xp, sizes[0], dtype)
+    times = 2 if order == 2 else 1
+    # By products, since XLA turns a / b / b to a / (b * b), which may be out of range.
+    inverse = xp.ones_like(unit) / (unit * xp.sqrt(scale))
+    for _ in range(times):
+        hi, lo = (part * inverse * inverse for part in (hi, lo))
+    if order == math.inf:
+        hi = all_reduce(xp.stack([hi]), op="max")[0]
+        lo = xp.zeros_like(hi)
+    else:
+        pieces = []
+        for k in range(1, PIECES + 1):
+            steps = 2.0 ** (BITS[dtype_name(dtype)] * k)
+            pieces.append(xp.floor(hi * steps) / steps)
+            hi, lo = two_sum(hi - pieces[-1], lo)
+        sums = all_reduce(xp.stack(pieces), op="sum")
+        hi, lo = sums[0], xp.zeros_like(sums[0])
+        for k in range(1, PIECES):
+            hi, rest = two_sum(hi, sums[k])
+            lo = lo + rest
+        hi, lo = two_sum(hi, lo)
+    # The unit is about the square root of the norm, whose square may be out of range.
+    large, small = math.sqrt(precision.large), math.sqrt(precision.small)
+    scale = scale_for(xp, xp.where(sizes[0] > 0, unit, xp.zeros_like(unit)), large, small, precision.step)
+    for _ in range(times):
+        hi, lo = ((part * unit) * scale * unit for part in (hi, lo))
+    return hi, lo, scale, sizes[2] > 0, sizes[1] > 0
 
 
 def _root_of_norm(total: Sum, order: Order) -> float:

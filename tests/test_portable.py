@@ -15,7 +15,8 @@ from test_portable_sums import Float32ByDefault
 import clipcore as cc
 from clipcore import _portable
 from clipcore._norm_clip import Request
-from clipcore._portable_sums import Groups, accumulator, measure_groups
+from clipcore._portable_powers import accumulator
+from clipcore._portable_sums import Groups, measure_groups
 from clipcore._reduce import BITS, PIECES
 
 RNG = np.random.default_rng(20261128)

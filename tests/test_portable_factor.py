@@ -13,7 +13,8 @@ from edge_support import NO_FLOAT64, STRICT, Machine
 
 import clipcore as cc
 from clipcore import _portable
-from clipcore._portable_sums import Groups, accumulator
+from clipcore._portable_powers import accumulator
+from clipcore._portable_sums import Groups
 
 RNG = np.random.default_rng(20261129)
 MACHINES = {"float64": STRICT, "float32": NO_FLOAT64}

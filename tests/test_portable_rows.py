@@ -13,19 +13,17 @@ import pytest
 from edge_support import NO_FLOAT64, STRICT
 from test_portable_sums import exact, fractions_of, values
 
+from clipcore._portable_powers import Precision, accumulator, power_below
 from clipcore._portable_sums import (
     PLAIN_ERROR,
     ROW,
-    Precision,
     _chained_sum,
     _moduli,
     _modulus,
     _plain,
-    _power_below,
     _root,
     _row_sums,
     _split,
-    accumulator,
     measure_groups,
     pair_sum,
 )
@@ -187,9 +185,9 @@ def test_the_power_of_two_below_a_size_is_no_smaller_than_the_smallest_normal(dt
     for exponent in range(least, top):
         for significand in (1.0, 1.5, float(np.nextafter(kind(2), kind(1)))):
             value = np.asarray(math.ldexp(significand, exponent), dtype)
-            assert float(_power_below(np, value, PRECISIONS[dtype])) == math.ldexp(1.0, exponent)
+            assert float(power_below(np, value, PRECISIONS[dtype])) == math.ldexp(1.0, exponent)
     for small in (0.0, info.smallest_subnormal, np.nextafter(info.smallest_normal, kind(0))):
-        assert _power_below(np, np.asarray(small, dtype), PRECISIONS[dtype]) == info.smallest_normal
+        assert power_below(np, np.asarray(small, dtype), PRECISIONS[dtype]) == info.smallest_normal
 
 
 @dataclass

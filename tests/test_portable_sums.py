@@ -13,6 +13,7 @@ from clipcore_backends._numpy import NumpyEngine
 from edge_support import NO_FLOAT64, STRICT, Machine
 
 from clipcore._decide import two_sum
+from clipcore._portable_powers import accumulator, power_above, scale_for
 from clipcore._portable_sums import (
     PLAIN_ERROR,
     Groups,
@@ -20,9 +21,6 @@ from clipcore._portable_sums import (
     _largest,
     _largest_pair,
     _magnitudes,
-    _power_above,
-    _scale_for,
-    accumulator,
     components,
     given_groups,
     measure_groups,
@@ -197,7 +195,7 @@ def test_sizes_outside_the_window_are_brought_into_it(machine: Machine) -> None:
     ]
     x = machine.put(np.array(sizes, dtype))
     found = machine.get(
-        _scale_for(x.__array_namespace__(), x, precision.large, precision.small, precision.step)
+        scale_for(x.__array_namespace__(), x, precision.large, precision.small, precision.step)
     ).tolist()
     down, up = 1 / precision.step, precision.step
     assert found == [1.0, down, 1.0, down, 1.0, 1.0, up, 1.0]
@@ -251,7 +249,7 @@ def test_the_power_of_two_above_a_size_is_the_one_that_frexp_finds(name: str, le
     for exponent in range(least, top + 1):
         for mantissa in (1.0, 1.5, float(np.nextafter(dtype.type(2), dtype.type(1)))):
             value = np.asarray(math.ldexp(mantissa, exponent), dtype)
-            assert float(_power_above(np, value, dtype)) == 2.0 ** math.frexp(float(value))[1]
+            assert float(power_above(np, value, dtype)) == 2.0 ** math.frexp(float(value))[1]
 
 
 def alone(array: Any, **_: Any) -> Any:

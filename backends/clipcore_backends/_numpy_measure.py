@@ -69,7 +69,7 @@ def _parts(leaves: list[Array], order: Order, is_complex: bool, narrow: bool) ->
         return [_batch_sum(leaves, order, is_complex, narrow, np.empty(BLOCK))] if size else []
     flat = [_is_flat(leaf) for leaf in leaves] if size >= COMPILED_LEAST and not narrow else []
     kernel = compiled_sum(order) if any(flat) else None
-    block = BLOCK if narrow or is_complex else WIDE_BLOCK
+    block = BLOCK if narrow or is_complex else WIDE_BLOCK if order == 2 else WIDE_BLOCK // 2
     memory = threading.local()
 
     def part_sum(batch: list[Array]) -> Part:
@@ -87,9 +87,8 @@ def _parts(leaves: list[Array], order: Order, is_complex: bool, narrow: bool) ->
     outside = (
         size if size >= SMALL * len(leaves) else sum([leaf.size for leaf in leaves if leaf.size > SMALL])
     )
-    return in_threads(
-        part_sum, [*items, *batches(leaves, block >> is_complex)], outside, most=MOST if leaves else None
-    )
+    joined = list(batches(leaves, block >> is_complex))
+    return in_threads(part_sum, [*items, *joined], outside, most=MOST if len(joined) > MOST else None)
 
 
 def _batch_sum(batch: list[Array], order: Order, is_complex: bool, narrow: bool, memory: Array) -> Part:
