@@ -1,6 +1,7 @@
 """The one road of every norm clip: measure, decide, scale."""
 
 import math
+from contextlib import nullcontext
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -99,6 +100,8 @@ class _Viewed(NamedTuple):
 
 def _as_views(flat: Flat, limit: float | Array, request: Request, out: Tree | None) -> _Viewed | None:
     """Return the call as one for NumPy; None where it has no views, or a number is none that NumPy takes."""
+    if flat.library == "numpy":
+        return None
     given = [number for number in (limit, request.norm) if not isinstance(number, (float, NoneType))]
     arrays = views([*flat.leaves, *given])
     if arrays is None:
@@ -161,7 +164,7 @@ def _clip_looking(
         results = [engine.empty_like(leaf) for leaf in leaves]
     else:
         results, leaves = outs, readable(leaves, outs)
-    with np.errstate(all="ignore"):
+    with nullcontext() if axis is None else np.errstate(all="ignore"):
         norm = norm_of(_finite(total), order)
         measured = _norm_array(total, norm)
         decision = None

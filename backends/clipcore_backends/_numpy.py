@@ -36,9 +36,9 @@ class NumpyEngine:
 
     def exceeds(self, leaves: list[Array], order: Order, limit: float) -> bool:
         """Decide without rounding whether the norm of all leaves together is above `limit`."""
-        return _numpy_exact.exceeds(
-            ((block, leaf.dtype.kind == "c") for leaf in leaves for block in flat_blocks(leaf)), order, limit
-        )
+        blocks = ((block, leaf.dtype.kind == "c") for leaf in leaves for block in flat_blocks(leaf))
+        with np.errstate(all="ignore"):
+            return _numpy_exact.exceeds(blocks, order, limit)
 
     def empty_like(self, leaf: Array) -> Array:
         """Return a new array of the leaf's dtype and shape."""
