@@ -43,7 +43,7 @@ def views(tensors: list[Array]) -> list[Array] | None:
             if not _has_bfloat16():
                 return None
             arrays.append(tensor.view(torch.int16).numpy().view("bfloat16"))
-        elif tensor.is_conj() or tensor.is_neg():
+        elif tensor.is_conj() or tensor.is_neg() or tensor._is_zerotensor():
             return None
         else:
             arrays.append(tensor.numpy())

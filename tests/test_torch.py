@@ -74,7 +74,8 @@ def test_calls_on_parameters_compile_without_a_break_in_the_graph(torch: Any) ->
 
     with torch.no_grad():
         ranged, (tree, norm) = torch.compile(clipped, fullgraph=True, backend="aot_eager")()
-        wanted, wanted_norm = cc.clip_by_global_norm(list(layer.parameters()), limit)
+        with torch.autograd.forward_ad.dual_level():  # where the portable engine serves too
+            wanted, wanted_norm = cc.clip_by_global_norm(list(layer.parameters()), limit)
     assert [x.tolist() for x in tree] == [x.tolist() for x in wanted]
     assert norm.item() == wanted_norm.item()
     assert float(ranged[0].abs().max()) <= 0.1
@@ -84,3 +85,73 @@ def test_calls_on_parameters_compile_without_a_break_in_the_graph(torch: Any) ->
 def test_what_where_answers_must_be_one_truth(torch: Any) -> None:
     with pytest.raises(TypeError, match="where returned"):
         cc.clip_weights([torch.ones(2)], 0, 1, where=lambda _, leaf: leaf > 1)
+
+
+def test_tensors_in_memory_are_served_by_numpy_and_followed_ones_are_not(torch: Any) -> None:
+    from clipcore import _torch
+
+    x = torch.arange(6.0).reshape(2, 3)
+    (view,) = _torch.views([x]) or ()
+    view[0, 0] = 7
+    assert x[0, 0] == 7
+    (bits,) = _torch.views([x.to(torch.bfloat16)]) or ()
+    assert bits.dtype.name == "bfloat16"
+    assert bits.tolist() == x.tolist()
+    derived = torch.ones(2, requires_grad=True)
+    assert _torch.views([x, derived]) is None
+    assert _torch.views([torch.ones(2, device="meta")]) is None
+    assert _torch.views([torch.ones(2, dtype=torch.complex64).conj()]) is None
+    assert _torch.views([torch._efficientzerotensor(2)]) is None
+    with torch.no_grad():
+        assert _torch.views([x, derived]) is not None
+    with torch.autograd.forward_ad.dual_level():
+        assert _torch.views([x]) is None
+    seen: list[Any] = []
+
+    def look(y: Any) -> Any:
+        seen.append(_torch.views([y]))
+        return y * 2
+
+    torch.func.vmap(look)(x)
+    with torch.utils._python_dispatch.TorchDispatchMode():
+        seen.append(_torch.views([x]))
+    assert seen == [None, None]
+
+
+def test_writing_through_a_view_is_known_to_autograd(torch: Any) -> None:
+    weight, gradient = torch.ones(2, requires_grad=True), torch.tensor([3.0, 4.0])
+    loss = (weight * gradient).sum()
+    cc.clip_by_global_norm([gradient], 1.0, out=[gradient])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    loss = (weight * gradient).sum()
+    cc.clip_by_value(gradient, -0.5, 0.5, out=gradient)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_limits_norms_and_reductions_are_tensors_there_too(torch: Any) -> None:
+    x = torch.tensor([3.0, 4.0])
+    seen: list[Any] = []
+
+    def all_reduce(array: Any, op: str) -> Any:
+        seen.append((type(array), array.dtype, op))
+        return array
+
+    clipped, norm = cc.clip_by_global_norm([x], torch.tensor(1.0), all_reduce=all_reduce)
+    assert {kind for kind, _, _ in seen} == {torch.Tensor}
+    assert norm.dtype == torch.float64
+    assert norm == 5
+    assert torch.equal(clipped[0], cc.clip_by_global_norm([x], 1.0, norm=torch.tensor(5.0))[0][0])
+    assert cc.clip_by_global_norm([x], torch.tensor(-1.0))[0][0].isnan().all()  # not looked at on any device
+    assert cc.clip_by_value(x, torch.tensor([3.5, 0.0]), None).tolist() == [3.5, 4.0]
+
+
+def test_outs_that_share_memory_are_refused_through_views(torch: Any) -> None:
+    base = torch.arange(8.0)
+    with pytest.raises(ValueError, match=r"out\[0\] and out\[1\] share bytes"):
+        cc.clip_by_global_norm([base[:4], base[4:]], 1.0, out=[base[:4], base[2:6]])
+    assert base.tolist() == list(range(8))
+    shifted, _ = cc.clip_by_global_norm([base[:4].clone()], 1.0)
+    cc.clip_by_global_norm([base[:4]], 1.0, out=[base[2:6]])
+    assert torch.equal(base[2:6], shifted[0])
