@@ -79,12 +79,13 @@ def test_large_float32_arrays_are_summed_by_them(compiled: Any, monkeypatch: pyt
     big, small = np.ones(COMPILED_LEAST, np.float32), np.ones(100, np.float32)
     read_only = big[: 2 * BLOCK].reshape(2, BLOCK)
     read_only.flags.writeable = False
-    others = [big[::2], big.astype(">f4"), np.zeros(4 * BLOCK + 1, np.uint8)[1:].view(np.float32)]
+    columns = np.asfortranarray(big.reshape(2, -1))
+    others = [columns, big[::2], big.astype(">f4"), np.zeros(4 * BLOCK + 1, np.uint8)[1:].view(np.float32)]
     for order in (1, 2):
         sizes.clear()
         total = NumpyEngine().measure([big, small, read_only, *others], order, None)
-        assert sum(sizes) == big.size + read_only.size
-        assert total.hi == big.size + 100 + 2 * BLOCK + big.size // 2 + big.size
+        assert sum(sizes) == 2 * big.size + read_only.size
+        assert total.hi == 3 * big.size + 100 + 2 * BLOCK + big.size // 2
     sizes.clear()
     NumpyEngine().measure([big, np.ones(1)], 2, None)
     assert not sizes  # float64 asks for more

@@ -81,7 +81,9 @@ def _parts(leaves: list[Array], order: Order, is_complex: bool, narrow: bool) ->
 
     items = []
     if kernel is not None:
-        items = [piece for leaf in compress(leaves, flat) for piece in batches([leaf.reshape(-1)], PIECE)]
+        items = [
+            piece for leaf in compress(leaves, flat) for piece in batches([leaf.ravel(order="K")], PIECE)
+        ]
         leaves = [leaf for leaf, large in zip(leaves, flat, strict=True) if not large]
     # What small leaves take is the interpreter's time, which no thread shares.
     outside = (
@@ -114,7 +116,7 @@ def _is_flat(leaf: Array) -> bool:
     """Tell a large array that the compiled sums can read."""
     if leaf.size < BLOCK or leaf.dtype != np.float32 or not leaf.dtype.isnative:
         return False
-    return leaf.flags.c_contiguous and leaf.flags.aligned
+    return leaf.flags.forc and leaf.flags.aligned
 
 
 def _total(parts: list[Part], order: Order, narrow: bool) -> Sum:
