@@ -84,4 +84,5 @@ if __name__ == "__main__":
     after["refused"] = [refused(parts(line, each)) for each in (Shard(0), Replicate())]
     after["refused"].append(refused(tensor.DTensor.from_local(torch.ones(2), line, [tensor.Partial()])))
     save(answers, after)
+    dist.barrier()  # no rank leaves while another one speaks to it
     dist.destroy_process_group()

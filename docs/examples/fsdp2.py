@@ -47,4 +47,5 @@ for gradient, wanted in zip(gradients, alone, strict=True):
     assert torch.equal(gradient.full_tensor(), wanted)
 if rank == 0:
     print(f"norm {norm:.6f} on all {count} ranks, as on one machine")
+dist.barrier()  # no rank leaves while another one speaks to it
 dist.destroy_process_group()

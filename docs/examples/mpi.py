@@ -28,7 +28,8 @@ shared = generator.standard_normal(5)
 
 # Every leaf is on one rank only: one call.
 clipped, norm = clip_by_global_norm([layers[rank]], 1.0, all_reduce=all_reduce)
-assert norm == global_norm(layers)
+alone = global_norm(layers)
+assert abs(norm - alone) <= 2**-44 * alone
 
 # The shared leaf counts once: measure with it on one rank, then clip by that norm.
 gradient = {"layer": layers[rank], "shared": shared}

@@ -29,7 +29,8 @@ shared = torch.randn(5, generator=generator)
 
 # Every leaf is on one rank only: one call.
 clipped, norm = clip_by_global_norm([layers[rank]], 1.0, all_reduce=all_reduce)
-assert norm == global_norm(layers)
+alone = global_norm(layers)
+assert abs(norm - alone) <= 2**-44 * alone
 
 # The shared leaf counts once: measure with it on one rank, then clip by that norm.
 gradient = {"layer": layers[rank], "shared": shared}
@@ -43,4 +44,5 @@ assert torch.equal(clipped["layer"], alone[rank])
 assert torch.equal(clipped["shared"], alone[-1])
 if rank == 0:
     print(f"norm {norm:.6f} on all {count} ranks, as on one machine")
+dist.barrier()  # no rank leaves while another one speaks to it
 dist.destroy_process_group()
