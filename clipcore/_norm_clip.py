@@ -41,7 +41,7 @@ def clip(flat: Flat, max_norm: Any, request: Request, out: Tree | None) -> tuple
     check_nonfinite(request.function, request.nonfinite)
     viewed = _as_views(flat, limit, request, out)
     if viewed is not None:
-        results, norm = _clip_looking(*viewed)
+        results, norm = _clip_looking(NUMPY, *viewed)
         like = flat.leaves[0]
         if out is None:
             return [from_view(result, like) for result in results], from_view(norm, like)
@@ -77,7 +77,7 @@ def measure(flat: Flat, request: Request) -> Array:
     viewed = _as_views(flat, math.inf, request, None)
     if viewed is None:
         return _portable.measure(flat, request)
-    return from_view(_measure_looking(viewed.engine, viewed.flat.leaves, viewed.request), flat.leaves[0])
+    return from_view(_measure_looking(NUMPY, viewed.flat.leaves, viewed.request), flat.leaves[0])
 
 
 def _measure_looking(engine: Engine, leaves: list[Array], request: Request) -> Array:
@@ -91,7 +91,6 @@ def _measure_looking(engine: Engine, leaves: list[Array], request: Request) -> A
 class _Viewed(NamedTuple):
     """A call for arrays of another library, as the call for the NumPy arrays that view them."""
 
-    engine: Engine
     flat: Flat
     limit: float
     request: Request
@@ -125,7 +124,7 @@ def _as_views(flat: Flat, limit: float | Array, request: Request, out: Tree | No
         def reduce(array: Array, op: str) -> Array:
             return asked(from_view(array, like), op)
 
-    return _Viewed(NUMPY, viewed, limit, request._replace(norm=norm, all_reduce=reduce), outs)
+    return _Viewed(viewed, limit, request._replace(norm=norm, all_reduce=reduce), outs)
 
 
 def _norm_array(total: Sum, norm: Norm) -> Array:

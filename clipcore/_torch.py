@@ -6,7 +6,6 @@ derivative, a compiler, a transform, have no view: the portable engine serves th
 """
 
 import importlib
-import importlib.util
 from functools import cache
 from typing import Any
 
@@ -53,7 +52,11 @@ def views(tensors: list[Array]) -> list[Array] | None:
 @cache
 def _has_bfloat16() -> bool:
     """Tell whether NumPy knows bfloat16, which ml_dtypes teaches it."""
-    return importlib.util.find_spec("ml_dtypes") is not None and bool(importlib.import_module("ml_dtypes"))
+    try:
+        importlib.import_module("ml_dtypes")
+    except ImportError:
+        return False
+    return True
 
 
 def from_view(array: Array) -> Array:

@@ -44,10 +44,10 @@ def small(count: int) -> list[Any]:
 @pytest.mark.parametrize(
     ("most", "clip"),
     [
-        (8, lambda tree: cc.clip_by_global_norm(tree, 1.0, out=tree)),
-        (8, lambda tree: cc.clip_by_global_norm(tree, 1e9, out=tree)),
-        (7, lambda tree: cc.clip_by_global_norm(tree, 1.0)),
-        (4, cc.global_norm),
+        (2, lambda tree: cc.clip_by_global_norm(tree, 1.0, out=tree)),
+        (2, lambda tree: cc.clip_by_global_norm(tree, 1e9, out=tree)),
+        (4, lambda tree: cc.clip_by_global_norm(tree, 1.0)),
+        (2, cc.global_norm),
     ],
 )
 def test_calls_a_leaf(most: int, clip: Callable[[Any], Any]) -> None:
@@ -59,7 +59,7 @@ def test_calls_a_leaf(most: int, clip: Callable[[Any], Any]) -> None:
 def test_calls_of_a_small_tree() -> None:
     tree = {"w": np.ones((8, 4), np.float32), "b": np.ones(4, np.float32)}
     cc.clip_by_global_norm(tree, 1.0, out=tree)
-    assert calls(lambda: cc.clip_by_global_norm(tree, 0.5, out=tree)) <= 220
+    assert calls(lambda: cc.clip_by_global_norm(tree, 0.5, out=tree)) <= 200
 
 
 @pytest.fixture
@@ -128,12 +128,17 @@ def test_memory_beyond_the_results(dtype: str, call: Callable[[Any], Any]) -> No
     assert peak <= 16 * MIB
 
 
-def test_threads_hold_no_more_memory_the_more_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "order"), [("float32", 2), ("float32", 1), ("float64", 2), ("complex64", 1)]
+)
+def test_threads_hold_no_more_memory_the_more_there_are(
+    dtype: str, order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_threads, "cores", lambda: 64)
     monkeypatch.setattr(_numpy_measure, "compiled_sum", lambda _order: None)
-    tree = [np.ones(2**24, np.float32)]
+    tree = [np.ones(2**23, dtype)]
     tracemalloc.start()
-    cc.clip_by_global_norm(tree, 1.0, out=tree)
+    cc.clip_by_global_norm(tree, 1.0, ord=order, out=tree)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak <= 16 * MIB

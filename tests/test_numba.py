@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -108,3 +111,12 @@ def test_clips_hold_their_bound_with_them_and_without(
             unclipped = before <= Fraction(limit) ** 2
             assert unclipped == all(map(np.array_equal, tree, clipped))
             assert unclipped or after >= (Fraction(limit) * (1 - Fraction(4, 2**24))) ** 2
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_anew(compiled: Any) -> None:  # noqa: ARG001
+    code = "import numpy as np; from clipcore_backends import _numba; print(_numba.squares(np.ones(9, 'f4')))"
+    nowhere = {**os.environ, "NUMBA_CACHE_DIR": f"{os.devnull}/nowhere"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=nowhere, capture_output=True, text=True, check=False
+    )
+    assert (run.stdout, run.returncode) == ("9.0\n", 0), run.stderr

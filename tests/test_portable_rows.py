@@ -18,6 +18,7 @@ from clipcore._portable_sums import (
     PLAIN_ERROR,
     ROW,
     _chained_sum,
+    _fewer,
     _moduli,
     _modulus,
     _plain,
@@ -383,3 +384,16 @@ def test_squares_that_a_library_flushes_are_too_small_to_count(
         first, second = (number**order for number in fractions_of(x[:2]))
         error = Fraction(groups.error)
         assert (1 - error) ** order <= found**order / (first + (count - 1) * second) <= (1 + error) ** order
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("length", [ROW, ROW + 1, 1000, 20_011])
+def test_sums_of_rows_are_added_up_with_what_every_addition_leaves_out(dtype: str, length: int) -> None:
+    precision = PRECISIONS[dtype]
+    hi = np.exp2(RNG.uniform(-9, 9, length)).astype(dtype)
+    lo = (hi * RNG.uniform(-0.5, 0.5, length) * precision.unit_roundoff).astype(dtype)
+    fewer_hi, fewer_lo = _fewer(np, hi, lo, precision)
+    assert len(fewer_hi) <= ROW
+    wanted = sum(fractions_of(hi), Fraction(0)) + sum(fractions_of(lo), Fraction(0))
+    found = sum(fractions_of(fewer_hi), Fraction(0)) + sum(fractions_of(fewer_lo), Fraction(0))
+    assert abs(found - wanted) <= wanted * Fraction(precision.unit_roundoff) / 2**10

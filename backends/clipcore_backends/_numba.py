@@ -18,9 +18,21 @@ _ROW = types.float64(_Flat, types.intp, types.intp)
 _WHOLE = types.float64(_Flat)
 
 
+def _compiled(signature: Any, **options: Any) -> Any:
+    """Compile, and keep the result for the next process where there is a place for it."""
+
+    def compile_function(function: Any) -> Any:
+        try:
+            return njit(signature, nogil=True, cache=True, **options)(function)
+        except RuntimeError:
+            return njit(signature, nogil=True, **options)(function)
+
+    return compile_function
+
+
 # Only inside these two may additions change places, and so be done many at a time. An index
 # without a sign is not asked whether it counts from the end.
-@njit(_ROW, nogil=True, fastmath={"reassoc", "contract"}, cache=True)
+@_compiled(_ROW, fastmath={"reassoc", "contract"})
 def _row_of_squares(x: Any, start: int, stop: int) -> float:
     total = 0.0
     for k in range(stop - start):
@@ -29,7 +41,7 @@ def _row_of_squares(x: Any, start: int, stop: int) -> float:
     return total
 
 
-@njit(_ROW, nogil=True, fastmath={"reassoc", "contract"}, cache=True)
+@_compiled(_ROW, fastmath={"reassoc", "contract"})
 def _row_of_magnitudes(x: Any, start: int, stop: int) -> float:
     total = 0.0
     for k in range(stop - start):
@@ -37,7 +49,7 @@ def _row_of_magnitudes(x: Any, start: int, stop: int) -> float:
     return total
 
 
-@njit(_WHOLE, nogil=True, cache=True)
+@_compiled(_WHOLE)
 def squares(x: NDArray[Any]) -> float:
     """Return the sum of squares of a flat float32 array of at most 2**20 elements."""
     total = 0.0
@@ -49,7 +61,7 @@ def squares(x: NDArray[Any]) -> float:
     return total
 
 
-@njit(_WHOLE, nogil=True, cache=True)
+@_compiled(_WHOLE)
 def magnitudes(x: NDArray[Any]) -> float:
     """Return the sum of magnitudes of a flat float32 array of at most 2**20 elements."""
     total = 0.0

@@ -52,10 +52,10 @@ TREES: dict[str, list[tuple[int, ...]]] = {
 }
 
 
-def drawn(shapes: list[tuple[int, ...]], dtype: str = "float32") -> Leaves:
-    """Gradients, drawn anew."""
+def drawn(shapes: list[tuple[int, ...]]) -> Leaves:
+    """Gradients in float32, drawn anew."""
     rng = np.random.default_rng(20261124)
-    return [rng.standard_normal(shape, np.float32).astype(dtype) for shape in shapes]
+    return [rng.standard_normal(shape, np.float32) for shape in shapes]
 
 
 @contextmanager
