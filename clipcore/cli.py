@@ -8,8 +8,11 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import clipcore
+from clipcore.demo.command import add_train_arguments, train_command
+from clipcore.demo.sweep_command import add_sweep_arguments, sweep_command
 from clipcore.verify import command
 from clipcore.verify.atlas import markdown, page
 from clipcore.verify.command import HOLDS, USAGE, UsageError
@@ -17,6 +20,9 @@ from clipcore.verify.report import ReportFileError, read
 from clipcore.verify.vectors import write_vectors
 
 __all__ = ["main"]
+
+NEEDS = {"verify": ("rich",), "demo": ("matplotlib", "rich", "sklearn", "threadpoolctl")}
+"""What the commands of an extra import, besides what clipcore itself needs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
-    if importlib.util.find_spec("rich") is None:
-        return _refuse('the command needs rich; install it with: pip install "clipcore[verify]"')
+    if missing := [name for name in NEEDS[options.extra] if importlib.util.find_spec(name) is None]:
+        advice = f'install it with: pip install "clipcore[{options.extra}]"'
+        return _refuse(f"the command needs {', '.join(missing)}; {advice}")
     try:
         return int(options.run(options))
     except (UsageError, ReportFileError) as error:
@@ -50,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="clipcore", description=clipcore.__doc__)
+    parser = _Parser(prog="clipcore", description=clipcore.__doc__)
     parser.add_argument("--version", action="version", version=f"clipcore {clipcore.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     verify = commands.add_parser(
@@ -61,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "clipcore) passes at the level asked, 1 where one does not, 2 on bad usage, 130 when interrupted.",
     )
     command.add_arguments(verify)
-    verify.set_defaults(run=command.verify_command)
+    verify.set_defaults(run=command.verify_command, extra="verify")
     atlas = commands.add_parser(
         "atlas",
         help="merge reports into one page: law by implementation",
@@ -70,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     atlas.add_argument("reports", nargs="+", metavar="REPORT.json", help="written by clipcore verify --json")
     atlas.add_argument("--html", metavar="FILE", help="write the page")
     atlas.add_argument("--markdown", metavar="FILE", help="write the same as Markdown")
-    atlas.set_defaults(run=_atlas)
+    atlas.set_defaults(run=_atlas, extra="verify")
     vectors = commands.add_parser(
         "vectors",
         help="write inputs and exact results for implementations in other languages",
@@ -78,8 +85,34 @@ def _parser() -> argparse.ArgumentParser:
         "that is written in another language.",
     )
     vectors.add_argument("--out", required=True, metavar="FILE.json", help="where to write them")
-    vectors.set_defaults(run=_vectors)
+    vectors.set_defaults(run=_vectors, extra="verify")
+    train = commands.add_parser(
+        "train",
+        help="train a small network in NumPy and see what clipping does",
+        description="Train a small network in NumPy, with clipping as asked, and keep a row a step "
+        "(history.csv), what came of it (results.json) and a picture (run.png, run.svg). Exit status: 0, "
+        "also where training diverged, 2 on bad usage, 130 when interrupted; what was done is kept.",
+    )
+    add_train_arguments(train)
+    train.set_defaults(run=train_command, extra="demo")
+    sweep = commands.add_parser(
+        "sweep",
+        help="train for every range, learning rate and seed, and see which range is best",
+        description="Train for every limit, learning rate and seed, in parallel, and for no clipping and "
+        "normalisation beside; keep a row a run (sweep.csv), what came of it (sweep.json) and a picture "
+        "(sweep.png, sweep.svg). Interrupted or killed, it goes on when the same is asked again.",
+    )
+    add_sweep_arguments(sweep)
+    sweep.set_defaults(run=sweep_command, extra="demo")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where help is, and exit."""
+        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def _refuse(message: str) -> int:

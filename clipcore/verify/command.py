@@ -16,7 +16,7 @@ from clipcore.verify.running import Job, environment, run, today
 from clipcore.verify.subjects import ReadyMade, missing, ready_made, version_of
 from clipcore.verify.trials import DTYPES, OPERATIONS
 
-__all__ = ["HOLDS", "USAGE", "UsageError", "add_arguments", "verify_command"]
+__all__ = ["HOLDS", "INTERRUPTED", "USAGE", "UsageError", "add_arguments", "verify_command"]
 
 HOLDS, BROKEN, USAGE, INTERRUPTED = 0, 1, 2, 130
 OWN: Final = "clipcore"

@@ -10,7 +10,7 @@ import numpy as np
 
 from clipcore.verify.formats import format_of, is_finite
 
-__all__ = ["InputFile", "InputFileError", "load"]
+__all__ = ["InputFile", "InputFileError", "load", "members"]
 
 
 class InputFileError(Exception):
@@ -51,19 +51,25 @@ def load(path: str) -> InputFile:
     InputFileError
         Where the file is missing, broken, no .npz, holds a pickle or no usable array.
     """
-    if not Path(path).is_file():
-        raise InputFileError(f"{path}: no such file")
-    members = _members(path)
-    skipped = {name: reason for name, member in members.items() if (reason := _unusable(member))}
-    arrays = {name: member for name, member in members.items() if name not in skipped}
+    held = members(path)
+    skipped = {name: reason for name, member in held.items() if (reason := _unusable(member))}
+    arrays = {name: member for name, member in held.items() if name not in skipped}
     if not arrays:
         reasons = "; ".join(f"{name} is {reason}" for name, reason in skipped.items()) or "it is empty"
         raise InputFileError(f"{path}: no floating-point array in it ({reasons})")
     return InputFile(arrays, skipped)
 
 
-def _members(path: str) -> dict[str, Any]:
-    """Return what the file holds, by name: arrays, or bytes for a member that is none."""
+def members(path: str) -> dict[str, Any]:
+    """Return what an .npz file holds, by name: arrays, or bytes for a member that is none.
+
+    Raises
+    ------
+    InputFileError
+        Where the file is missing, broken, no .npz or holds a pickle.
+    """
+    if not Path(path).is_file():
+        raise InputFileError(f"{path}: no such file")
     try:
         with Path(path).open("rb") as stream:  # np.load leaves a broken file of its own open
             archive = np.load(stream, allow_pickle=False)

@@ -1,0 +1,86 @@
+"""The picture and the table of a sweep."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from clipcore.demo.comparing import Comparison
+from clipcore.demo.pictures import COLOURS, LIMIT
+
+__all__ = ["draw", "table"]
+
+
+def draw(comparison: Comparison) -> Figure:
+    """Return the picture: the score against the limit, a line for each learning rate, the spread as a band.
+
+    What has no limit stands to the right: no clipping, and the normalisations.
+    """
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots()
+    names = comparison.names()
+    limited = len({way.name for way in comparison.clipped()})
+    rates = sorted({way.learning_rate for way in comparison.ways})
+    for number, (rate, colour) in enumerate(zip(rates, COLOURS * len(rates), strict=False)):
+        ways = [way for way in comparison.ways if way.learning_rate == rate]
+        shift = 0.12 * (number - (len(rates) - 1) / 2)
+        places = np.array([names.index(way.name) + (shift if way.limit is None else 0) for way in ways])
+        low, middle, high = (
+            np.array([_shown(comparison, pick(way.scores)) for way in ways])
+            for pick in (min, lambda scores: float(np.median(scores)), max)
+        )
+        line = places < limited - 0.5
+        axes.plot(places[line], middle[line], "o-", color=colour, label=f"learning rate {rate:g}")
+        axes.fill_between(places[line], low[line], high[line], color=colour, alpha=0.2, linewidth=0)
+        spread = np.stack([middle - low, high - middle])[:, ~line]
+        axes.errorbar(places[~line], middle[~line], spread, fmt="s", color=colour, capsize=4)
+    best = comparison.best(comparison.clipped())
+    axes.plot(
+        names.index(best.name),
+        _shown(comparison, best.median),
+        "*",
+        markersize=18,
+        color=LIMIT,
+        label=f"best: {best.name}",
+    )
+    axes.axvline(limited - 0.5, color="#999999", linewidth=0.8)
+    if comparison.measure in ("test_error", "test_distance"):
+        axes.set_yscale("log")
+    axes.set_xticks(range(len(names)), names)
+    axes.set(
+        xlabel=f"limit of the clip ({comparison.clip}); right of the line, what stands in its place",
+        ylabel=comparison.words,
+        title=f"{comparison.model}: {comparison.words}, median and spread over {len(best.scores)} seeds",
+    )
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="best")
+    return figure
+
+
+def _shown(comparison: Comparison, score: float) -> float:
+    """Return a score as the picture has it: an error over 10, or none at all, lies at its upper edge."""
+    if comparison.measure in ("test_error", "test_distance"):
+        return min(score, 10.0)
+    return score if math.isfinite(score) else 0.0
+
+
+def table(comparison: Comparison) -> None:
+    """Print a row for every way, the best limit in bold."""
+    rows = Table("", "learning rate", comparison.words, "spread", "diverged", "steps clipped", box=None)
+    best = comparison.best(comparison.clipped())
+    for way in comparison.ways:
+        rows.add_row(
+            way.name,
+            f"{way.learning_rate:g}",
+            f"{way.median:.4g}",
+            f"{min(way.scores):.4g} to {max(way.scores):.4g}",
+            f"{way.diverged} of {len(way.scores)}",
+            f"{way.share_clipped:.0%}",
+            style="bold" if way is best else None,
+        )
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(width=100, highlight=False)).print(rows)
