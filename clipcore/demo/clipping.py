@@ -66,7 +66,7 @@ class Clipping:
 
 def cosine(a: Any, b: Any, a_norm: float, b_norm: float) -> float:
     """Return the cosine of the angle between two trees of known norms; NaN where one is zero."""
-    if a is b:
-        return 1.0 if a_norm else math.nan
+    if a is b or not (a_norm and b_norm):
+        return 1.0 if a_norm and b_norm else math.nan
     pairs = zip(optree.tree_leaves(a), optree.tree_leaves(b), strict=True)
-    return float(sum(np.vdot(x / np.float64(a_norm), y / np.float64(b_norm)) for x, y in pairs))
+    return float(sum(np.vdot(x / a_norm, y / b_norm) for x, y in pairs))

@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 __all__ = [
     "add_shared_arguments",
     "add_train_arguments",
-    "checked",
     "folder",
-    "interruptible",
     "loaded",
+    "refused",
     "train_command",
 ]
 
@@ -41,12 +40,12 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-norm",
         type=float,
         metavar="C",
-        help=f"the largest norm, for {', '.join(NORMS)} ({default_of('max_norm')})",
+        help=f"the largest norm, for {', '.join(NORMS)} ({_default('max_norm')})",
     )
     parser.add_argument(
-        "--range", type=float, metavar="R", help=f"cut to ±R, for {', '.join(RANGES)} ({default_of('range')})"
+        "--range", type=float, metavar="R", help=f"cut to ±R, for {', '.join(RANGES)} ({_default('range')})"
     )
-    parser.add_argument("--learning-rate", type=float, metavar="LR", help=f"({default_of('learning_rate')})")
+    parser.add_argument("--learning-rate", type=float, metavar="LR", help=f"({_default('learning_rate')})")
     parser.add_argument("--seed", type=int, metavar="N", help="where chance starts from (default: 0)")
     parser.add_argument(
         "--normalization", choices=NORMALIZATIONS, help="between the layers of the mlp (default: none)"
@@ -62,22 +61,22 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         "--clip",
         choices=CLIPS,
         help="gradients by value, by a norm of each leaf (l1, l2) or of all (global); or weights; or none "
-        f"({default_of('clip')})",
+        f"({_default('clip')})",
     )
     parser.add_argument(
         "--where", choices=("kernels", "all"), help="which weights are clipped (default: kernels)"
     )
-    parser.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help=f"({default_of('optimizer')})")
+    parser.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help=f"({_default('optimizer')})")
     parser.add_argument("--activation", choices=("relu", "tanh"), help="of the mlp (default: relu)")
     parser.add_argument(
-        "--epochs", type=int, metavar="N", help=f"passes over the data ({default_of('epochs')})"
+        "--epochs", type=int, metavar="N", help=f"passes over the data ({_default('epochs')})"
     )
     parser.add_argument(
         "--data", metavar="FILE.npz", help="your own arrays: x, a row an example, and y (a wgan needs no y)"
     )
 
 
-def default_of(name: str) -> str:
+def _default(name: str) -> str:
     """Return a help's words on a default that depends on the model."""
     return "default: " + ", ".join(f"{model} {DEFAULTS[model][name]}" for model in MODELS)
 
@@ -95,15 +94,23 @@ def train_command(arguments: argparse.Namespace) -> int:
     from clipcore.demo.running import train
 
     names = set(Options.__dataclass_fields__)
-    options = checked("train", **{k: v for k, v in vars(arguments).items() if k in names})
+    try:
+        options = Options.of(**{k: v for k, v in vars(arguments).items() if k in names})
+    except OptionError as error:
+        raise refused("train", error) from error
     data = loaded(options)
     out = folder(arguments.out or _free(f"clipcore-{options.model}"))
     start = time.perf_counter()
-    with interruptible(), HistoryFile(out / "history.csv") as history, _progress(options) as show:
+    with (
+        interruptible() as interrupt_if_asked,
+        HistoryFile(out / "history.csv") as history,
+        _progress(options) as show,
+    ):
 
         def seen(run: Run) -> None:
             history.add(run.history[-1])
             show(run)
+            interrupt_if_asked()
 
         run = train(options, data, seen)
     write_json(out / "results.json", results(run, time.perf_counter() - start))
@@ -115,13 +122,10 @@ def train_command(arguments: argparse.Namespace) -> int:
     return INTERRUPTED if run.interrupted else HOLDS
 
 
-def checked(command: str, model: str, **asked: Any) -> Options:
-    """Return the options of a run, or say what is wrong with them by the names of the command line."""
-    try:
-        return Options.of(model, **asked)
-    except OptionError as error:
-        name, _, reason = str(error).partition(":")
-        raise UsageError(f"{command}: --{name.replace('_', '-')}:{reason}") from error
+def refused(command: str, error: OptionError) -> UsageError:
+    """Return what the command line says of options that do not fit."""
+    name, _, reason = str(error).partition(":")
+    return UsageError(f"{command}: --{name.replace('_', '-')}:{reason}")
 
 
 def loaded(options: Options) -> Data:
@@ -151,13 +155,26 @@ def _free(name: str) -> str:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Let the signal to terminate interrupt as Ctrl-C does, so that what was done is kept."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C and the signal to terminate be asked for, by the function given, where a step is done."""
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if asked:  # twice: at once
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    def interrupt_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    heeded = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN]
+    before = [signal.signal(each, ask) for each in heeded]
     try:
-        yield
+        yield interrupt_if_asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in zip(heeded, before, strict=True):
+            signal.signal(each, handler)
 
 
 @contextmanager

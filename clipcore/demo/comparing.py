@@ -41,6 +41,8 @@ class Way:
         How many runs diverged.
     share_clipped : float
         The share of steps clipped, in the median.
+    generator_norm : float or None
+        The median norm of the generator's gradients, in the median.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Way:
     scores: tuple[float, ...]
     diverged: int
     share_clipped: float
+    generator_norm: float | None
 
     @property
     def median(self) -> float:
@@ -141,11 +144,16 @@ def compare(runs: Sequence[dict[str, Any]]) -> Comparison:
             tuple(worst if run[measure] is None else float(run[measure]) for run in same),
             sum(run["diverged"] for run in same),
             median(run["share_of_steps_clipped"] for run in same),
+            median(norms) if (norms := _there(same, "median_generator_norm")) else None,
         )
         for (name, learning_rate), same in grouped.items()
     )
     clip = next(run["options"]["clip"] for run in runs if run["options"]["clip"] != "none")
     return Comparison(model, clip, measure, ways)
+
+
+def _there(runs: Sequence[dict[str, Any]], name: str) -> list[float]:
+    return [run[name] for run in runs if run[name] is not None]
 
 
 def _limit(options: dict[str, Any]) -> float | None:
@@ -163,7 +171,14 @@ def _name(options: dict[str, Any]) -> str:
 def write_rows(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     """Write one row a run: its options, its scores, and how it ended."""
     scores = [name for name in runs[0] if name in MEASURES or name == "share_near_a_mode"]
-    ends = ["diverged", "diverged_at_step", "steps", "share_of_steps_clipped"]
+    ends = [
+        "diverged",
+        "diverged_at_step",
+        "steps",
+        "share_of_steps_clipped",
+        "median_norm",
+        "median_generator_norm",
+    ]
     with path.open("w", encoding="utf-8", newline="") as stream:
         rows = csv.DictWriter(stream, [*runs[0]["options"], *scores, *ends], lineterminator="\n")
         rows.writeheader()

@@ -16,6 +16,7 @@ LENGTH: Final = 100  # steps of a sequence of the adding problem
 MODES: Final = 8  # Gaussians of the ring, which has radius 1
 SPREAD: Final = 0.1  # their standard deviation
 TEST_SHARE: Final = 0.2
+LARGEST: Final = 1e100  # whose square is no infinity
 FIXED: Final = 2026  # data and split are the same for every seed: seeds compare trainings
 
 
@@ -148,6 +149,8 @@ def _numbers(path: str, name: str, array: object) -> Array:
     numbers = array.astype(np.float64)
     if not np.isfinite(numbers).all():
         raise DataError(f"{path}: {name} has a NaN or an infinity in it; leave such examples out")
+    if numbers.size and abs(numbers).max() > LARGEST:
+        raise DataError(f"{path}: {name} has numbers beyond ±{LARGEST:g}; divide them by their largest")
     return numbers
 
 

@@ -8,8 +8,10 @@ import json
 import math
 import os
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from types import TracebackType
 from typing import Any, Self
 
@@ -61,12 +63,20 @@ def results(run: Run, seconds: float) -> dict[str, Any]:
         "interrupted": run.interrupted,
         "steps": len(run.history),
         "share_of_steps_clipped": run.share_clipped,
+        "median_norm": _median(step.norm_before for step in run.history),
+        "median_generator_norm": _median(step.generator_norm for step in run.history),
         "seconds": round(seconds, 3),
         "data": run.data.name,
         "options": dataclasses.asdict(run.options),
         "scores_by_epoch": run.epochs,
         "versions": versions(),
     }
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    """Return the median of the values that are there, or None."""
+    there = [value for value in values if value is not None]
+    return median(there) if there else None
 
 
 def versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 from clipcore_backends._threads import cores
 
 from clipcore.demo.clipping import NORMS
-from clipcore.demo.command import add_shared_arguments, folder, interruptible, loaded
+from clipcore.demo.command import add_shared_arguments, folder, loaded, refused
 from clipcore.demo.options import MODELS, OptionError, Options
 from clipcore.demo.sweep import LIMITS, SWEEPS, Grid, cells, run_cells
 from clipcore.verify.command import HOLDS, UsageError
@@ -60,7 +61,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     loaded(options[0])
     out = folder(arguments.out or f"clipcore-sweep-{arguments.model}")
     kept = folder(str(out / "runs"))
-    with interruptible(), _progress(len(options)) as show:
+    with _terminable(), _progress(len(options)) as show:
         try:
             runs = run_cells(options, kept, arguments.workers, show)
         except BrokenProcessPool as error:
@@ -98,7 +99,17 @@ def _runs(arguments: argparse.Namespace) -> list[Options]:
     try:
         return cells(arguments.model, clip, chosen, **common)
     except OptionError as error:
-        raise UsageError(f"sweep: {error}") from error
+        raise refused("sweep", error) from error
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let the signal to terminate interrupt as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,11 +21,14 @@ def draw(comparison: Comparison) -> Figure:
 
     What has no limit stands to the right: no clipping, and the normalisations.
     """
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    axes = figure.subplots()
+    panels = 1 if all(way.generator_norm is None for way in comparison.ways) else 2
+    figure = Figure(figsize=(10, 3 + 3 * panels), layout="constrained")
+    axes, *below = np.atleast_1d(figure.subplots(panels, sharex=True))
     names = comparison.names()
     limited = len({way.name for way in comparison.clipped()})
     rates = sorted({way.learning_rate for way in comparison.ways})
+    for panel in below:
+        _generator_norms(panel, comparison)
     for number, (rate, colour) in enumerate(zip(rates, COLOURS * len(rates), strict=False)):
         ways = [way for way in comparison.ways if way.learning_rate == rate]
         shift = 0.12 * (number - (len(rates) - 1) / 2)
@@ -59,6 +63,16 @@ def draw(comparison: Comparison) -> Figure:
     axes.grid(axis="y", alpha=0.3)
     axes.legend(loc="best")
     return figure
+
+
+def _generator_norms(axes: Any, comparison: Comparison) -> None:
+    """Draw what the generator has to learn from: nothing under too small a range, a storm under too large."""
+    names = comparison.names()
+    norms = [(names.index(way.name), way.generator_norm) for way in comparison.ways if way.generator_norm]
+    axes.plot(*zip(*norms, strict=True), "D", color=COLOURS[2])
+    axes.set_yscale("log")
+    axes.set(ylabel="median norm of the\ngenerator's gradients")
+    axes.grid(axis="y", alpha=0.3)
 
 
 def _shown(comparison: Comparison, score: float) -> float:

@@ -35,7 +35,7 @@ __all__ = [
 BATCH = 64
 HIDDEN = (64, 64)
 UNITS = 64
-TOO_LARGE = 100  # times the first loss, and training has left what can come back
+TOO_LARGE = 1e6  # times the first loss: from less, clipped training was seen to come back
 
 
 class DivergedError(Exception):
