@@ -249,7 +249,10 @@ def test_bad_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as left:
         main(arguments)
     assert left.value.code == 2
-    assert "usage: clipcore" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("clipcore")
+    assert "; see clipcore" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,9 @@ def test_every_public_function_shows_an_example(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_in_docstrings_are_true(name: str) -> None:
+    for framework in ("keras", "optax", "torch"):
+        if name.startswith(f"integrations.{framework}") or name.startswith(f"integrations._{framework}"):
+            pytest.importorskip(framework, reason=f"{framework} is not installed")
     module = importlib.import_module(f"clipcore.{name}")
     assert doctest.testmod(module).failed == 0
 
