@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from clipcore.demo.clipping import NORMS
 
-__all__ = ["Comparison", "Way", "compare", "write_rows"]
+__all__ = ["MEASURES", "Comparison", "Way", "compare", "row", "write_rows"]
 
 MEASURES: Final = {
     "test_accuracy": ("test accuracy", 1),
@@ -168,18 +168,24 @@ def _name(options: dict[str, Any]) -> str:
     return f"norm {options['max_norm']:g}" if options["clip"] in NORMS else f"range ±{options['range']:g}"
 
 
-def write_rows(path: Path, runs: Sequence[dict[str, Any]]) -> None:
-    """Write one row a run: its options, its scores, and how it ended."""
-    scores = [name for name in runs[0] if name in MEASURES or name == "share_near_a_mode"]
-    ends = [
+def row(run: dict[str, Any]) -> dict[str, Any]:
+    """Return a run in one row: its options, its scores, and how it ended."""
+    ends = (
         "diverged",
         "diverged_at_step",
         "steps",
         "share_of_steps_clipped",
+        "median_cosine",
         "median_norm",
         "median_generator_norm",
-    ]
+    )
+    scores = [name for name in (*MEASURES, "share_near_a_mode") if name in run]
+    return {**run["options"], **{name: run[name] for name in (*scores, *ends)}}
+
+
+def write_rows(path: Path, runs: Sequence[dict[str, Any]]) -> None:
+    """Write one row a run."""
     with path.open("w", encoding="utf-8", newline="") as stream:
-        rows = csv.DictWriter(stream, [*runs[0]["options"], *scores, *ends], lineterminator="\n")
+        rows = csv.DictWriter(stream, list(row(runs[0])), lineterminator="\n")
         rows.writeheader()
-        rows.writerows(run["options"] | {name: run[name] for name in (*scores, *ends)} for run in runs)
+        rows.writerows(map(row, runs))

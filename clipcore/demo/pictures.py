@@ -13,7 +13,7 @@ from clipcore.demo.clipping import NORMS
 from clipcore.demo.running import Run
 from clipcore.demo.wgan import WGAN
 
-__all__ = ["BEFORE", "COLOURS", "LIMIT", "draw", "save"]
+__all__ = ["AFTER", "BEFORE", "COLOURS", "LIMIT", "draw", "samples", "save"]
 
 COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#000000")
 BEFORE, AFTER, LIMIT = "#999999", "#0072b2", "#d55e00"  # told apart by the colour-blind too
@@ -35,7 +35,7 @@ def draw(run: Run) -> Figure:
     _loss(loss, run)
     _norms(norms, run)
     _weights(weights, run)
-    {"mlp": _decisions, "rnn": _predictions, "wgan": _samples}[run.options.model](learnt, run)
+    {"mlp": _decisions, "rnn": _predictions, "wgan": samples}[run.options.model](learnt, run)
     figure.suptitle(title(run))
     return figure
 
@@ -171,10 +171,10 @@ def _predictions(axes: Any, run: Run) -> None:
     axes.legend(loc="best")
 
 
-def _samples(axes: Any, run: Run) -> None:
+def samples(axes: Any, run: Run) -> None:
     """Draw the data, the generator's points, and over two dimensions the critic's marks."""
     if not isinstance(run.trainer, WGAN):
-        raise TypeError(f"_samples: the trainer is a {type(run.trainer).__name__}; give the run of a WGAN")
+        raise TypeError(f"samples: the trainer is a {type(run.trainer).__name__}; give the run of a WGAN")
     mean, directions = _plane(run.data.x)
     real = (run.data.x_test - mean) @ directions.T
     with np.errstate(all="ignore"):

@@ -63,6 +63,7 @@ def results(run: Run, seconds: float) -> dict[str, Any]:
         "interrupted": run.interrupted,
         "steps": len(run.history),
         "share_of_steps_clipped": run.share_clipped,
+        "median_cosine": _median(step.cosine for step in run.history),
         "median_norm": _median(step.norm_before for step in run.history),
         "median_generator_norm": _median(step.generator_norm for step in run.history),
         "seconds": round(seconds, 3),
@@ -75,7 +76,7 @@ def results(run: Run, seconds: float) -> dict[str, Any]:
 
 def _median(values: Iterable[float | None]) -> float | None:
     """Return the median of the values that are there, or None."""
-    there = [value for value in values if value is not None]
+    there = [value for value in values if value is not None and not math.isnan(value)]
     return median(there) if there else None
 
 

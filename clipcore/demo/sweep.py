@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import clipcore
 from clipcore.demo.clipping import NORMS
@@ -47,20 +47,29 @@ class Grid:
 LIMITS = {"max_norms": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "ranges": (0.001, 0.01, 0.1, 1.0)}
 """What is tried for a clip that is not the model's own in `SWEEPS`."""
 
-SWEEPS: dict[str, tuple[str, Grid, Grid]] = {
-    "mlp": (
+
+class Sweep(NamedTuple):
+    """The clip that is swept, and two grids of its limits."""
+
+    clip: str
+    whole: Grid
+    quick: Grid
+
+
+SWEEPS: dict[str, Sweep] = {
+    "mlp": Sweep(
         "weights",
         Grid((0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (0.03, 0.1, 0.3, 1.0), 5),
         Grid((0.01, 0.03, 0.1, 0.3, 1.0), (0.1, 1.0), 3),
     ),
-    "rnn": ("global", Grid((0.01, 0.1, 1.0, 10.0), (0.0003, 0.001), 5), Grid((0.1, 1.0), (0.001,), 2)),
-    "wgan": (
+    "rnn": Sweep("global", Grid((0.01, 0.1, 1.0, 10.0), (0.0003, 0.001), 5), Grid((0.1, 1.0), (0.001,), 2)),
+    "wgan": Sweep(
         "weights",
         Grid((0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (0.001,), 5),
         Grid((0.01, 0.1, 0.3, 1.0), (0.001,), 2),
     ),
 }
-"""For each model the clip that is swept, the whole grid, and a quick one; the limits are that clip's."""
+"""What is swept for each model where nothing else is asked."""
 
 
 def cells(model: str, clip: str, grid: Grid, **common: Any) -> list[Options]:
