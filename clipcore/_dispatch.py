@@ -15,6 +15,8 @@ from clipcore._typing import Array
 __all__ = [
     "addresses",
     "advice_for",
+    "apart",
+    "are_tensors",
     "bring",
     "constant",
     "copy",
@@ -51,6 +53,8 @@ def is_array(value: Any) -> bool:
     A subclass of ``numpy.ndarray`` (masked, with units) has a meaning that would be lost;
     ``numpy.memmap`` has none besides its data.
     """
+    if type(value) is np.ndarray:
+        return True
     if isinstance(value, (np.ndarray, np.generic)):
         return type(value) in (np.ndarray, np.memmap) or isinstance(value, np.generic)
     if value is None or isinstance(value, (int, float)):
@@ -62,6 +66,13 @@ def is_array(value: Any) -> bool:
     if package in _ADAPTED:
         return bool(_module(_ADAPTED[package]).is_array(value))
     return bool(array_api_compat.is_array_api_obj(value))
+
+
+def are_tensors(values: list[Any]) -> bool:
+    """Tell values that are all arrays of torch, by a quick look; False where that is not certain."""
+    if len(values) == 0 or not _is_tensor(values[0]):
+        return False
+    return _module("clipcore._torch").are_plain(values)  # type: ignore[no-any-return]
 
 
 def is_distributed(value: Any) -> bool:
@@ -208,6 +219,11 @@ def views(arrays: list[Array]) -> list[Array] | None:
     if not arrays or _package_of(arrays[0]) != "torch":
         return None
     return _module("clipcore._torch").views(arrays)  # type: ignore[no-any-return]
+
+
+def apart(arrays: list[Array]) -> bool:
+    """Tell arrays, of a library that has views, of which no two share bytes; False where not certain."""
+    return bool(_module(f"clipcore._{library_of(arrays[0])}").apart(arrays))
 
 
 def from_view(view: Array, like: Array) -> Array:

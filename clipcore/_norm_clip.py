@@ -15,7 +15,7 @@ from clipcore import _portable
 from clipcore._checks import check_floating, check_limit, check_nonfinite, dtype_name, offenders
 from clipcore._decide import Decision, Norm, decide, multiplier, norm_of, subnormal_slack, to_float
 from clipcore._dispatch import bring, device_engine_for, engine_for, from_view, namespace_of, views, wrote
-from clipcore._out import check_out, readable, same_memory, view_of_out, write
+from clipcore._out import check_out, check_out_viewed, readable, same_memory, write
 from clipcore._reduce import all_ranks
 from clipcore._trees import Flat
 from clipcore._typing import AllReduce, Array, Nonfinite, Tree
@@ -45,7 +45,7 @@ def clip(flat: Flat, max_norm: Any, request: Request, out: Tree | None) -> tuple
         like = flat.leaves[0]
         if out is None:
             return [from_view(result, like) for result in results], from_view(norm, like)
-        written: list[Array] = optree.tree_leaves(out)
+        written: list[Array] = flat.leaves if out is flat.tree else optree.tree_leaves(out)
         wrote(written)
         return written, from_view(norm, like)
     outs = None if out is None else check_out(request.function, flat, out)
@@ -113,10 +113,9 @@ def _as_views(flat: Flat, limit: float | Array, request: Request, out: Tree | No
     viewed = flat.viewed(arrays[: len(flat.leaves)])
     outs = None
     if out is not None:
-        target = view_of_out(flat, viewed, out)
-        if target is None:
+        outs = check_out_viewed(request.function, flat, viewed, out)
+        if outs is None:
             return None
-        outs = check_out(request.function, viewed, target)
     reduce = request.all_reduce
     if reduce is not None:
         like, asked = flat.leaves[0], reduce

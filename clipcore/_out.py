@@ -10,16 +10,18 @@ import optree
 
 from clipcore import _dispatch
 from clipcore._checks import check_library, dtype_name
-from clipcore._dispatch import addresses, device_of, is_array, is_read_only, is_writable, views
+from clipcore._dispatch import addresses, apart, device_of, is_array, is_read_only, is_writable, views
 from clipcore._messages import shown
 from clipcore._trees import Flat
 from clipcore._typing import Array, Tree
 
-__all__ = ["check_out", "readable", "same_memory", "view_of_out", "write"]
+__all__ = ["check_out", "check_out_viewed", "readable", "same_memory", "write"]
 
 
-def check_out(function: str, flat: Flat, out: Tree) -> list[Array]:
+def check_out(function: str, flat: Flat, out: Tree, *, known_apart: bool = False) -> list[Array]:
     """Return the leaves of `out`, fit to take results of the leaves of `flat`.
+
+    `known_apart` tells that no two leaves of `out` share bytes, so that nobody looks again.
 
     Raises
     ------
@@ -28,24 +30,27 @@ def check_out(function: str, flat: Flat, out: Tree) -> list[Array]:
     ValueError
         If structure, shape or dtype differ, a leaf is read-only, or leaves share bytes.
     """
-    target = Flat(out, "out")
+    target = flat if _is_input(flat, out) else Flat(out, "out")
     if target.spec != flat.spec:
         raise ValueError(
             f"{function}: out has the structure {shown(target.spec)}, the input {shown(flat.spec)}; "
             "give arrays in the same containers"
         )
-    apart = len(set(map(id, target.leaves))) == len(target.leaves)
+    separate = known_apart or len(set(map(id, target.leaves))) == len(target.leaves)
     for index, (given, leaf) in enumerate(zip(target.leaves, flat.leaves, strict=True)):
-        if not (
-            type(given) is type(leaf) is np.ndarray
-            and (given is leaf or (given.dtype == leaf.dtype and given.shape == leaf.shape))
-        ):
+        if type(given) is type(leaf) is np.ndarray:
+            if given is not leaf and not (given.dtype == leaf.dtype and given.shape == leaf.shape):
+                _check_fit(function, target, index, leaf)
+            flags = given.flags
+            if not flags.writeable:
+                _check_writable(function, target, index)
+            # Arrays that own their memory share none of it with each other.
+            separate = separate and (known_apart or (given.base is None and flags.carray))
+        else:
             _check_fit(function, target, index, leaf)
-        # Arrays that own their memory share none of it with each other.
-        if not (type(given) is np.ndarray and given.base is None and given.flags.carray):
             _check_writable(function, target, index)
-            apart = False
-    pair = None if apart else _sharing(target.leaves)
+            separate = known_apart
+    pair = None if separate else _sharing(target.leaves)
     if pair is not None:
         one, other = map(target.name, pair)
         what = "has elements that share bytes" if one == other else f"and {other} share bytes"
@@ -53,15 +58,24 @@ def check_out(function: str, flat: Flat, out: Tree) -> list[Array]:
     return target.leaves
 
 
-def view_of_out(flat: Flat, viewed: Flat, out: Tree) -> Tree | None:
-    """Return `out` with NumPy arrays that are the memory of its leaves, None where one has no view.
+def _is_input(flat: Flat, out: Tree) -> bool:
+    """Tell whether `out` is the input itself, with the leaves that `flat` has."""
+    return out is flat.tree and flat.library != "numpy"  # whose scalars are arrays in `flat`
+
+
+def check_out_viewed(function: str, flat: Flat, viewed: Flat, out: Tree) -> list[Array] | None:
+    """Return NumPy arrays that are the memory of the leaves of `out`, checked; None where one has no view.
 
     `viewed` is the input, `flat`, with such arrays.
     """
+    if _is_input(flat, out):
+        return check_out(function, viewed, out, known_apart=apart(flat.leaves))
     leaves, spec = optree.tree_flatten(out)
     same = len(leaves) == len(flat.leaves) and all(map(operator.is_, leaves, flat.leaves))
     arrays = viewed.leaves if same else views(leaves)
-    return None if arrays is None else optree.tree_unflatten(spec, arrays)
+    if arrays is None:
+        return None
+    return check_out(function, viewed, optree.tree_unflatten(spec, arrays), known_apart=apart(leaves))
 
 
 def _check_fit(function: str, target: Flat, index: int, leaf: Array) -> None:

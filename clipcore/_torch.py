@@ -7,15 +7,18 @@ derivative, a compiler, a transform, have no view: the portable engine serves th
 
 import importlib
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from clipcore._typing import Array
 
-__all__ = ["from_view", "views", "wrote"]
+__all__ = ["apart", "are_plain", "from_view", "only", "views", "wrote"]
 
 torch: Any = importlib.import_module("torch")
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def views(tensors: list[Array]) -> list[Array] | None:
@@ -29,24 +32,44 @@ def views(tensors: list[Array]) -> list[Array] | None:
     )
     if followed:
         return None
-    derived = torch.is_grad_enabled()
-    arrays: list[Array] = []
-    for tensor in tensors:
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or not tensor.is_cpu:
+    if not are_plain(tensors) or False in [tensor.is_cpu for tensor in tensors]:
+        return None
+    if True in [tensor.requires_grad for tensor in tensors]:
+        if torch.is_grad_enabled():
             return None
-        if tensor.requires_grad:
-            if derived:
-                return None
-            tensor = tensor.detach()
-        if tensor.dtype is torch.bfloat16:
-            if not _has_bfloat16():
-                return None
-            arrays.append(tensor.view(torch.int16).numpy().view("bfloat16"))
-        elif tensor.is_conj() or tensor.is_neg() or tensor._is_zerotensor():
-            return None
-        else:
-            arrays.append(tensor.numpy())
-    return arrays
+        tensors = [tensor.detach() for tensor in tensors]
+    try:
+        if torch.bfloat16 not in [tensor.dtype for tensor in tensors]:
+            return [tensor.numpy() for tensor in tensors]
+        return [_view(tensor) for tensor in tensors] if _has_bfloat16() else None
+    except RuntimeError:  # what a tensor stands for is not what lies in memory: a conjugate, a zero
+        return None
+
+
+def _view(tensor: Array) -> Array:
+    if tensor.dtype is torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view("bfloat16")
+    return tensor.numpy()
+
+
+def are_plain(values: list[Any]) -> bool:
+    """Tell whether all values are dense tensors, and of no class that means more."""
+    return only(values, _PLAIN) and False not in [tensor.layout is torch.strided for tensor in values]
+
+
+def only(values: list[Any], kinds: tuple[type, ...]) -> bool:
+    """Tell whether all values are of these types themselves."""
+    if torch.compiler.is_compiling():  # which does not follow a set of types
+        return False not in [type(value) in kinds for value in values]
+    return set(kinds).issuperset(map(type, values))
+
+
+def apart(tensors: list[Array]) -> bool:
+    """Tell tensors that are blocks of memory of their own; False where that is not certain."""
+    if False in [tensor.is_contiguous() for tensor in tensors]:
+        return False
+    spans = sorted((tensor.data_ptr(), tensor.nbytes) for tensor in tensors)
+    return all(start + size <= following for (start, size), (following, _) in pairwise(spans))
 
 
 @cache
@@ -61,13 +84,11 @@ def _has_bfloat16() -> bool:
 
 def from_view(array: Array) -> Array:
     """Return a tensor that is the memory of a NumPy array."""
-    if array.dtype.name == "bfloat16":
+    if array.dtype.kind == "V":  # bfloat16
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
 def wrote(tensors: list[Array]) -> None:
     """Tell torch that tensors were written, so that no derivative takes their old values for the new ones."""
-    for tensor in tensors:
-        if not tensor.is_inference():
-            torch.autograd.graph.increment_version(tensor)
+    torch.autograd.graph.increment_version([tensor for tensor in tensors if not tensor.is_inference()])

@@ -1,13 +1,12 @@
 """Trees of arrays: flatten them, name their leaves, put them together again."""
 
 from collections.abc import Iterable, Iterator
-from copy import copy
 from typing import Any
 
 import numpy as np
 import optree
 
-from clipcore._dispatch import advice_for, has_known_shape, is_array, is_distributed, library_of
+from clipcore._dispatch import advice_for, are_tensors, has_known_shape, is_array, is_distributed, library_of
 from clipcore._messages import shown
 from clipcore._typing import Array, Tree
 
@@ -41,8 +40,8 @@ class Flat:
 
     def viewed(self, leaves: list[Array]) -> "Flat":
         """Return the same tree with other arrays for its leaves."""
-        other = copy(self)
-        other.leaves = leaves
+        other = object.__new__(Flat)
+        other.__dict__ = {**self.__dict__, "leaves": leaves}
         return other
 
     def rebuild(self, leaves: Iterable[Array]) -> Tree:
@@ -66,6 +65,9 @@ def flatten(function: str, tree: Tree, root: str = "tree") -> Flat:
     # A generator can be read once only: from here on it is a list.
     flat = Flat(list(tree) if isinstance(tree, Iterator) else tree, root)
     if set(map(type, flat.leaves)) == {np.ndarray}:
+        return flat
+    if are_tensors(flat.leaves):
+        flat.library = "torch"
         return flat
     libraries: dict[str, int] = {}
     types: set[type] = set()
