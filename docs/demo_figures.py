@@ -39,6 +39,7 @@ def experiments() -> dict[str, list[Options]]:
         return [Options.of(model, seed=seed, **way) for way in ways for seed in SEEDS]
 
     steep: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 4.0}
+    adam: dict[str, Any] = {"optimizer": "adam", "learning_rate": 0.001, "epochs": 25}
     narrow: dict[str, Any] = {"clip": "weights", "range": 0.1, "normalization": "batch"}
     return {
         "digits": seeds("mlp", {}),
@@ -54,6 +55,7 @@ def experiments() -> dict[str, list[Options]]:
         "scale": seeds("mlp", {**narrow, "where": "kernels"}, {**narrow, "where": "all"}),
         "mlp": cells("mlp", SWEEPS["mlp"].clip, SWEEPS["mlp"].whole),
         "wgan": cells("wgan", SWEEPS["wgan"].clip, SWEEPS["wgan"].whole),
+        "adam": seeds("wgan", *({"range": end, **adam} for end in (0.01, 0.1, 0.3, 1.0, 3.0))),
     }
 
 
@@ -222,10 +224,11 @@ def scale() -> Figure:
 def points() -> Figure:
     """Draw what the generator makes under too small a range, one that fits, and too large a one."""
     figure = Figure(figsize=(14, 4.5), layout="constrained")
-    for axes, end in zip(figure.subplots(1, 3), (0.01, 0.1, 3.0), strict=True):
+    for axes, end in zip(figure.subplots(1, 3), (0.03, 0.2, 1.0), strict=True):
         run = trained("wgan", range=end)
         pictures.samples(axes, run)
-        axes.set_title(f"range ±{end:g}: {run.scores()['modes']} of eight modes found")
+        end_of_it = "diverged" if run.diverged else f"{run.scores()['modes']} of eight modes found"
+        axes.set_title(f"range ±{end:g}: {end_of_it}")
     return figure
 
 

@@ -137,7 +137,7 @@ DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     },
     "rnn": {
         "clip": "global",
-        "max_norm": 0.1,
+        "max_norm": 1.0,
         "range": 1.0,
         "optimizer": "adam",
         "learning_rate": 0.001,
@@ -146,10 +146,10 @@ DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     "wgan": {
         "clip": "weights",
         "max_norm": 1.0,
-        "range": 0.3,
-        "optimizer": "adam",
-        "learning_rate": 0.001,
-        "epochs": 25,
+        "range": 0.2,
+        "optimizer": "sgd",
+        "learning_rate": 0.03,
+        "epochs": 40,
     },
 }
 """The options of each model where nothing was asked; a limit counts where the clip has it."""

@@ -65,8 +65,8 @@ SWEEPS: dict[str, Sweep] = {
     "rnn": Sweep("global", Grid((0.01, 0.1, 1.0, 10.0), (0.0003, 0.001), 5), Grid((0.1, 1.0), (0.001,), 2)),
     "wgan": Sweep(
         "weights",
-        Grid((0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (0.001,), 5),
-        Grid((0.01, 0.1, 0.3, 1.0), (0.001,), 2),
+        Grid((0.03, 0.1, 0.2, 0.3, 1.0), (0.03,), 5),
+        Grid((0.03, 0.2, 1.0), (0.03,), 2),
     ),
 }
 """What is swept for each model where nothing else is asked."""
