@@ -40,8 +40,8 @@ def draw(comparison: Comparison) -> Figure:
         line = places < limited - 0.5
         axes.plot(places[line], middle[line], "o-", color=colour, label=f"learning rate {rate:g}")
         axes.fill_between(places[line], low[line], high[line], color=colour, alpha=0.2, linewidth=0)
-        spread = np.stack([middle - low, high - middle])[:, ~line]
-        axes.errorbar(places[~line], middle[~line], spread, fmt="s", color=colour, capsize=4)
+        around = np.stack([middle - low, high - middle])[:, ~line]
+        axes.errorbar(places[~line], middle[~line], around, fmt="s", color=colour, capsize=4)
     best = comparison.best(comparison.clipped())
     axes.plot(
         names.index(best.name),
@@ -55,10 +55,10 @@ def draw(comparison: Comparison) -> Figure:
     if comparison.measure in ("test_error", "test_distance"):
         axes.set_yscale("log")
     axes.set_xticks(range(len(names)), names)
-    axes.set(
-        xlabel=f"limit of the clip ({comparison.clip}); right of the line, what stands in its place",
-        ylabel=comparison.words,
-        title=f"{comparison.model}: {comparison.words}, median and spread over {len(best.scores)} seeds",
+    spread = f"median and spread over {len(best.scores)} seeds"
+    axes.set(ylabel=comparison.words, title=f"{comparison.model}: {comparison.words}, {spread}")
+    [axes, *below][-1].set_xlabel(
+        f"limit of the clip ({comparison.clip}); right of the line, what stands in its place"
     )
     axes.grid(axis="y", alpha=0.3)
     axes.legend(loc="best")
