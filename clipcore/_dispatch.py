@@ -72,7 +72,9 @@ def are_tensors(values: list[Any]) -> bool:
     """Tell values that are all arrays of torch, by a quick look; False where that is not certain."""
     if len(values) == 0 or not _is_tensor(values[0]):
         return False
-    return _module("clipcore._torch").are_plain(values)  # type: ignore[no-any-return]
+    from clipcore import _torch  # in this form torch.compile follows it
+
+    return _torch.are_plain(values)
 
 
 def is_distributed(value: Any) -> bool:
@@ -218,7 +220,9 @@ def views(arrays: list[Array]) -> list[Array] | None:
     """Return NumPy arrays that are the memory of arrays of another library, None where one has no view."""
     if not arrays or _package_of(arrays[0]) != "torch":
         return None
-    return _module("clipcore._torch").views(arrays)  # type: ignore[no-any-return]
+    from clipcore import _torch
+
+    return _torch.views(arrays)
 
 
 def apart(arrays: list[Array]) -> bool:

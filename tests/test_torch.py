@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -63,6 +65,27 @@ def test_other_layouts_are_refused_with_advice(torch: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of the compiler
+@pytest.mark.parametrize(
+    "call",
+    [
+        "clip_by_global_norm([x], 1.0)",
+        "clip_by_l2_norm(x, 1.0)",
+        "clip_by_value(x, -1, 1)",
+        "clip_weights({'w': x}, -1, 1)",
+        "global_norm([x])",
+    ],
+)
+def test_the_first_call_of_a_process_may_be_a_compiled_one(torch: Any, call: str) -> None:
+    code = f"""
+import torch, clipcore
+compiled = torch.compile(lambda x: clipcore.{call}, fullgraph=True, backend="eager")
+compiled(torch.ones(4))
+"""
+    assert torch.__version__
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
 def test_calls_on_parameters_compile_without_a_break_in_the_graph(torch: Any) -> None:
     layer = torch.nn.Linear(3, 2)
     limit = torch.tensor(0.5)
