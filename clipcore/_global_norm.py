@@ -128,7 +128,7 @@ def global_norm(
 ) -> Array:
     r"""Return the norm of all leaves of a tree together, accurate however many elements they have.
 
-    .. math:: \lVert x \rVert = \Big(\sum_i |x_i|^{p}\Big)^{1/p},
+    .. math:: \lVert x \rVert = \left(\sum_i |x_i|^{p}\right)^{1/p},
               \qquad x \text{ the elements of all leaves together}
 
     Parameters
@@ -146,7 +146,7 @@ def global_norm(
     Returns
     -------
     0-d array
-        float64 (float32 on devices without it). Within 1 ulp where all leaves are float64
+        Of float64 (float32 on devices without it). Within 1 ulp where all leaves are float64
         on NumPy, within 2**-44 of itself for components of 32 bits or less.
 
     Raises
@@ -159,12 +159,17 @@ def global_norm(
     See Also
     --------
     clip_by_global_norm : Clip by it.
-    l1_norm, l2_norm
+    l1_norm, l2_norm : Of one array, or of each slice of it.
 
     Notes
     -----
     NaN if any element is, else infinity if any element is. Zero for an empty tree. No
     finite tree over- or underflows on the way; a norm beyond float64 is infinity.
+
+    References
+    ----------
+    .. [1] J. L. Blue, "A portable Fortran program to find the Euclidean norm of a vector",
+       ACM TOMS 4(1), 1978.
 
     Examples
     --------

@@ -61,7 +61,8 @@ def clip_by_l2_norm(
     See Also
     --------
     l2_norm : The norm alone.
-    clip_by_l1_norm, clip_by_global_norm
+    clip_by_l1_norm : The same with the sum of magnitudes.
+    clip_by_global_norm : One norm for all arrays together.
 
     Notes
     -----
@@ -113,7 +114,7 @@ def l2_norm(x: Array, /, *, axis: Axis = None) -> Array:
     Returns
     -------
     array
-        float64 (float32 on devices without it), of the shape of `x` without `axis`; 0-d
+        Of float64 (float32 on devices without it), in the shape of `x` without `axis`; 0-d
         where all axes are summed. Within 1 ulp for float64 on NumPy, and within 2**-44 of
         itself for components of 32 bits or less.
 
@@ -127,12 +128,18 @@ def l2_norm(x: Array, /, *, axis: Axis = None) -> Array:
     See Also
     --------
     clip_by_l2_norm : Clip by it.
-    l1_norm, global_norm
+    l1_norm : The sum of magnitudes.
+    global_norm : One norm of all arrays together.
 
     Notes
     -----
     NaN where `x` holds NaN, else infinity where it holds that. Zero for an empty `x`. No
     finite `x` over- or underflows on the way; a norm beyond float64 is infinity.
+
+    References
+    ----------
+    .. [1] J. L. Blue, "A portable Fortran program to find the Euclidean norm of a vector",
+       ACM TOMS 4(1), 1978.
 
     Examples
     --------

@@ -53,6 +53,11 @@ def clip_by_value(x: Array, /, lower: Bound, upper: Bound, *, out: Array | None 
     checked against each other; where array bounds cross, the upper one holds, and where one
     is NaN so is the result. An empty array comes back empty.
 
+    References
+    ----------
+    .. [1] T. Mikolov, "Statistical Language Models Based on Neural Networks", PhD thesis,
+       Brno University of Technology, 2012: gradients cut by value.
+
     Examples
     --------
     >>> import numpy as np

@@ -14,6 +14,7 @@ from clipcore_backends._protocol import DeviceEngine, Engine
 __all__ = ["NUMPY", "DeviceEngine", "Engine", "backend_for", "device_backend_for"]
 
 NUMPY: Engine = NumpyEngine()
+"""The engine of NumPy's arrays, and of those that NumPy can view."""
 
 
 def backend_for(library: str) -> Engine | None:
@@ -23,6 +24,21 @@ def backend_for(library: str) -> Engine | None:
     ----------
     library : str
         The name of the array library, as in ``"numpy"``.
+
+    Returns
+    -------
+    Engine or None
+        The engine, which may look at values.
+
+    See Also
+    --------
+    device_backend_for : The engine that decides on the arrays' device.
+
+    Examples
+    --------
+    >>> from clipcore_backends import NUMPY, backend_for
+    >>> backend_for("numpy") is NUMPY, backend_for("jax")
+    (True, None)
     """
     return NUMPY if library == "numpy" else None
 
@@ -34,6 +50,26 @@ def device_backend_for(library: str) -> DeviceEngine | None:
     ----------
     library : str
         The name of the array library, as in ``"cupy"``.
+
+    Returns
+    -------
+    DeviceEngine or None
+        The engine, which looks at no value.
+
+    Raises
+    ------
+    ImportError
+        If the library is not installed.
+
+    See Also
+    --------
+    backend_for : The engine that may look at values.
+
+    Examples
+    --------
+    >>> from clipcore_backends import device_backend_for
+    >>> print(device_backend_for("numpy"))
+    None
     """
     return _cupy_engine() if library == "cupy" else None
 

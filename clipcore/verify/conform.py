@@ -80,6 +80,11 @@ def verify(
     SubjectError
         Where the subject's module, library or interpreter is not there.
 
+    See Also
+    --------
+    assert_conforms : The same as an assertion.
+    Subject : For functions that are called otherwise.
+
     Notes
     -----
     Nothing that `fn` raises gets out: an exception, a warning made an error, a hang (in the main thread) and
@@ -111,8 +116,12 @@ def assert_conforms(fn: Callable[..., Any] | Subject, operation: str, **options:
 
     Parameters
     ----------
-    fn, operation, **options
-        As in `verify`.
+    fn : callable or Subject
+        The implementation.
+    operation : str
+        Name of the public function.
+    **options
+        The keywords of `verify`.
 
     Returns
     -------
@@ -123,6 +132,12 @@ def assert_conforms(fn: Callable[..., Any] | Subject, operation: str, **options:
     ------
     AssertionError
         Where a law is broken; its text is the report.
+    ValueError, TypeError, SubjectError
+        As `verify` does, where the arguments do not fit.
+
+    See Also
+    --------
+    verify : The same without the exception, and what the arguments mean.
 
     Examples
     --------

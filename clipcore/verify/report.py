@@ -68,6 +68,18 @@ class Finding:
     difference : str
         Name of the formula by which the result is right: a difference of definition. Empty where it is wrong
         by every known formula.
+
+    See Also
+    --------
+    Report : Holds the findings of one verification.
+
+    Examples
+    --------
+    >>> from clipcore.verify import verify
+    >>> report = verify(lambda x, max_norm: x / 0.3, "clip_by_l2_norm", level="rounded", dtypes=["float32"])
+    >>> finding = report.findings[0]
+    >>> finding.law, finding.verdict
+    ('formula', 'fail')
     """
 
     law: str
@@ -130,6 +142,18 @@ class Report:
         Name of the formula that the subject follows by its own documentation.
     own_formula : {"", "holds", "broken"}
         Whether it passes at level rounded by that formula; empty where that was not tried.
+
+    See Also
+    --------
+    verify : Makes it.
+
+    Examples
+    --------
+    >>> from clipcore import clip_by_value
+    >>> from clipcore.verify import verify
+    >>> report = verify(clip_by_value, "clip_by_value", dtypes=["float32"], max_examples=10)
+    >>> print(report)
+    clip_by_value as clip_by_value, formula 'contract', seed 0: passed at level 'exact'
     """
 
     subject: str

@@ -87,6 +87,10 @@ class Subject:
         Seconds that one call may take; a longer one is a finding.  In this process only Python code can be
         interrupted, and only in the main thread; a process of its own can always be.
 
+    See Also
+    --------
+    verify : Judges it.
+
     Examples
     --------
     >>> from clipcore.verify import Subject, verify
