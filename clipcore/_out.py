@@ -30,7 +30,7 @@ def check_out(function: str, flat: Flat, out: Tree, *, known_apart: bool = False
     ValueError
         If structure, shape or dtype differ, a leaf is read-only, or leaves share bytes.
     """
-    target = flat if _is_input(flat, out) else Flat(out, "out")
+    target = flat.as_out() if _is_input(flat, out) else Flat(out, "out")
     if target.spec != flat.spec:
         raise ValueError(
             f"{function}: out has the structure {shown(target.spec)}, the input {shown(flat.spec)}; "

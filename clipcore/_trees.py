@@ -40,8 +40,15 @@ class Flat:
 
     def viewed(self, leaves: list[Array]) -> "Flat":
         """Return the same tree with other arrays for its leaves."""
+        return self._with(leaves=leaves)
+
+    def as_out(self) -> "Flat":
+        """Return the same tree, named as the argument that it is given for again."""
+        return self._with(root="out")
+
+    def _with(self, **changed: Any) -> "Flat":
         other = object.__new__(Flat)
-        other.__dict__ = {**self.__dict__, "leaves": leaves}
+        other.__dict__ = {**self.__dict__, **changed}
         return other
 
     def rebuild(self, leaves: Iterable[Array]) -> Tree:
