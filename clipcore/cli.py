@@ -8,7 +8,7 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import clipcore
 from clipcore.demo.command import add_train_arguments, train_command
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except (UsageError, ReportFileError) as error:
         return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         print("clipcore: interrupted", file=sys.stderr)
         return command.INTERRUPTED
@@ -108,7 +110,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong."""
+    """A parser that says in one line what is wrong, and takes no option by half its name."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is, and exit."""

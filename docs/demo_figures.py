@@ -169,10 +169,8 @@ def exploding(digits: Sequence[Results], sums: Sequence[Results]) -> Figure:
                 range(1, len(course) + 1), course, "-o", markersize=3, color=colour, alpha=0.7, label=label
             )
             if run["diverged"]:
-                end = course[-1] if course else run[measure]
-                axes.plot(
-                    max(len(course), 1), min(end, 10.0), "x", markersize=12, color=colour, label="diverged"
-                )
+                place, height = len(course) + 0.5, min(run[measure], 1e3)
+                axes.plot(place, height, "x", markersize=12, color=colour, label="diverged")
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         axes.legend(handles.values(), handles.keys())
         axes.set(xlabel="epoch")

@@ -194,7 +194,7 @@ def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(capsys: pytest.C
 BAD_OPTIONS = [
     (["mlp", "--range", "1"], "train: --range: it limits the clips value, weights; this one is global"),
     (["mlp", "--clip", "none", "--max-norm", "1"], "train: --max-norm: it limits the clips l1, l2, global"),
-    (["mlp", "--max-norm", "nan"], "train: --max-norm: nan is less than 0 or no number"),
+    (["mlp", "--max-norm", "nan"], "train: --max-norm: nan is no finite number of 0 or more"),
     (["mlp", "--learning-rate", "-1"], "train: --learning-rate: -1.0 is no positive number"),
     (["mlp", "--epochs", "0"], "train: --epochs: 0 is less than 1"),
     (["rnn", "--normalization", "batch"], "train: --normalization: the mlp and the wgan have a choice"),

@@ -160,7 +160,7 @@ BAD = [
     (["--clip", "l2", "--ranges", "1"], "sweep: --ranges: l2 is limited by --max-norms"),
     (["--seeds", "0"], "sweep: --seeds: 0 is less than 1"),
     (["--workers", "0"], "sweep: --workers: 0 is less than 1"),
-    (["--ranges", "-1"], "sweep: --range: -1.0 is less than 0 or no number"),
+    (["--ranges", "-1"], "sweep: --range: -1.0 is no finite number of 0 or more"),
     (["--data", "none.npz"], "none.npz: no such file"),
 ]
 

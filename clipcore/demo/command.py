@@ -48,7 +48,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, metavar="LR", help=f"({_default('learning_rate')})")
     parser.add_argument("--seed", type=int, metavar="N", help="where chance starts from (default: 0)")
     parser.add_argument(
-        "--normalization", choices=NORMALIZATIONS, help="between the layers of the mlp (default: none)"
+        "--normalization", choices=NORMALIZATIONS, help="between the layers, not of the rnn (default: none)"
     )
     parser.add_argument(
         "--out", metavar="DIR", help="where to write (default: clipcore-MODEL, or the next free number)"
@@ -67,7 +67,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         "--where", choices=("kernels", "all"), help="which weights are clipped (default: kernels)"
     )
     parser.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help=f"({_default('optimizer')})")
-    parser.add_argument("--activation", choices=("relu", "tanh"), help="of the mlp (default: relu)")
+    parser.add_argument("--activation", choices=("relu", "tanh"), help="not of the rnn (default: relu)")
     parser.add_argument(
         "--epochs", type=int, metavar="N", help=f"passes over the data ({_default('epochs')})"
     )
@@ -100,6 +100,8 @@ def train_command(arguments: argparse.Namespace) -> int:
         raise refused("train", error) from error
     data = loaded(options)
     out = folder(arguments.out or _free(f"clipcore-{options.model}"))
+    for old in ("results.json", "run.png", "run.svg"):  # of another run: not beside the history of this one
+        (out / old).unlink(missing_ok=True)
     start = time.perf_counter()
     with (
         interruptible() as interrupt_if_asked,
@@ -182,13 +184,15 @@ def _progress(options: Options) -> Iterator[Any]:
     """Show a run while it goes: a live bar on a terminal, else a line an epoch."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _print_epoch
         return
-    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, expand=True) as progress:
+    status = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = (BarColumn(12), MofNCompleteColumn(), TimeRemainingColumn(), status)
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(options.model, total=None)
         last = 0.0
 
@@ -224,5 +228,5 @@ def _summary(run: Run) -> str:
     scores = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in run.scores().items())
     steps = f"{len(run.history)} steps, {run.share_clipped:.0%} of them clipped"
     if run.diverged:
-        return f"diverged at step {len(run.history) + 1}: {run.diverged}; before it: {scores} ({steps})"
+        return f"diverged at step {len(run.history) + 1}: {run.diverged}; as it was then: {scores} ({steps})"
     return f"{'interrupted: ' if run.interrupted else ''}{scores} ({steps})"

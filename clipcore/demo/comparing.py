@@ -105,7 +105,9 @@ class Comparison:
 
     def verdict(self) -> str:
         """Return the best limit, and the best of each way without one, a line each."""
-        lines = [f"best limit: {self.in_words(self.best(self.clipped()))}"]
+        best = self.best(self.clipped())
+        idle = "; it never had to clip" if best.share_clipped == 0 else ""
+        lines = [f"best limit: {self.in_words(best)}{idle}"]
         for name in self.names():
             ways = [way for way in self.ways if way.name == name and way.limit is None]
             if ways:

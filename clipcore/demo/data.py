@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from clipcore._typing import Array
 from clipcore.verify.files import InputFileError, members
 
-__all__ = ["LENGTH", "MODES", "SPREAD", "Data", "DataError", "load_data", "ring_centres"]
+__all__ = ["LARGEST", "LENGTH", "MODES", "SPREAD", "Data", "DataError", "load_data", "ring_centres"]
 
 LENGTH: Final = 100  # steps of a sequence of the adding problem
 MODES: Final = 8  # Gaussians of the ring, which has radius 1
@@ -62,7 +63,7 @@ def load_data(model: str, path: str = "") -> Data:
         If the file cannot be read, or its arrays are not what the model needs.
     """
     if path:
-        return _split(model, path, *_from_file(model, path))
+        return _split(model, Path(path).name, *_from_file(model, path))
     if model == "mlp":
         return _split(model, "handwritten digits", *_digits())
     rng = np.random.default_rng(FIXED)
@@ -115,7 +116,8 @@ def _split(model: str, name: str, x: Array, y: Array) -> Data:
     if model != "wgan":
         axes = tuple(range(x.ndim - 1))
         mean, deviation = x[train].mean(axes), x[train].std(axes)
-        x = (x - mean) / np.where(deviation > 0, deviation, 1)  # a constant feature becomes 0
+        varies = deviation > 1e-12 * np.abs(mean)  # a constant may have a deviation by rounding
+        x = (x - mean) / np.where(varies, deviation, 1)
     return Data(name, x[train], y[train], x[test], y[test])
 
 
@@ -156,7 +158,7 @@ def _numbers(path: str, name: str, array: object) -> Array:
 
 def _classes(path: str, y: Array) -> Array:
     """Return labels as integers; refuse what are none."""
-    labels = y.astype(np.int64)
+    labels = np.clip(y, -1, len(y)).astype(np.int64)
     if not np.array_equal(labels, y) or labels.min() < 0 or not 1 <= labels.max() < len(y):
         raise DataError(
             f"{path}: y holds numbers from {y.min():g} to {y.max():g}; the mlp needs classes, integers from 0"

@@ -106,8 +106,10 @@ class Options:
             raise OptionError(f"range: it limits the clips {', '.join(RANGES)}; this one is {self.clip}")
         for name in ("max_norm", "range"):
             limit = getattr(self, name)
-            if limit is not None and not limit >= 0:
-                raise OptionError(f"{name}: {limit} is less than 0 or no number")
+            if limit is not None and not 0 <= limit < math.inf:
+                raise OptionError(f"{name}: {limit} is no finite number of 0 or more; none is: --clip none")
+        if self.where != "kernels" and self.clip != "weights":
+            raise OptionError(f"where: it chooses weights to clip; this clip is {self.clip}")
         if not 0 < self.learning_rate < math.inf:
             raise OptionError(f"learning_rate: {self.learning_rate} is no positive number")
         if self.epochs < 1:

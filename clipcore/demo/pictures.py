@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from clipcore._typing import Array
 from clipcore.demo.clipping import NORMS
+from clipcore.demo.data import LARGEST
 from clipcore.demo.running import Run
 from clipcore.demo.wgan import WGAN
 
@@ -51,7 +52,7 @@ def title(run: Run) -> str:
     scores = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in run.scores().items())
     end = f"diverged at step {len(run.history) + 1}" if run.diverged else scores
     how = f"{clip}, {options.optimizer}, learning rate {options.learning_rate:g}"
-    return f"{options.model}, {run.data.name}\n{how}: {end}"
+    return f"{options.model}, {run.data.name[-60:]}\n{how}: {end}".replace("$", r"\$")  # no formula
 
 
 def _column(run: Run, name: str) -> Array:
@@ -116,11 +117,12 @@ def _weights(axes: Any, run: Run) -> None:
     network: Any = run.trainer.network
     leaves = [leaf for layer in network.parameters.values() for leaf in layer.items()]
     kernels = np.concatenate([leaf.ravel() for name, leaf in leaves if name.endswith("kernel")])
-    axes.hist(kernels[np.isfinite(kernels)], bins=80, color=AFTER)
+    axes.hist(kernels[np.abs(kernels) < LARGEST], bins=80, color=AFTER)
     axes.set_yscale("log")
     if run.options.clip == "weights":
-        for bound in (-run.options.clipping.limit, run.options.clipping.limit):
-            axes.axvline(bound, color=LIMIT, linestyle="--", label="range" if bound > 0 else None)
+        bounds = (-run.options.clipping.limit, run.options.clipping.limit)
+        for bound in bounds:
+            axes.axvline(bound, color=LIMIT, linestyle="--", label="range" if bound is bounds[-1] else None)
         axes.legend(loc="best")
     axes.set(xlabel="weight", ylabel="how many", title="Weights of the kernels at the end")
 

@@ -68,12 +68,12 @@ def train(options: Options, data: Data, seen: Callable[[Run], None] | None = Non
     Returns
     -------
     Run
-        Its history, and the network as it was left; where it diverged, before the step
-        that would have ruined it.
+        Its history, and the network as it was left; where it diverged, the one that gave the
+        loss or the gradients that ended it.
     """
     trainer: Trainer = (WGAN if options.model == "wgan" else Supervised)(options, data)
     run = Run(options, data, trainer)
-    # One thread: sums are made in one order on every machine, and matrices this small need no more.
+    # One thread: sums do not depend on the number of cores, and matrices this small need no more.
     with threadpool_limits(1), np.errstate(all="ignore"):  # what overflows is what is shown here
         try:
             for step in trainer.steps():

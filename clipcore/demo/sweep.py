@@ -44,6 +44,8 @@ class Grid:
     seeds: int
 
 
+MOST = 61  # processes that a pool may have on Windows
+
 LIMITS = {"max_norms": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "ranges": (0.001, 0.01, 0.1, 1.0)}
 """What is tried for a clip that is not the model's own in `SWEEPS`."""
 
@@ -76,9 +78,13 @@ def cells(model: str, clip: str, grid: Grid, **common: Any) -> list[Options]:
     """Return every run of a sweep: each limit, no clipping, and each normalisation there is."""
     limit = "max_norm" if clip in NORMS else "range"
     ways: list[dict[str, Any]] = [{"clip": clip, limit: value} for value in grid.limits]
-    ways += [{"clip": "none", "normalization": n} for n in NORMALIZATIONS if n == "none" or model != "rnn"]
+    ways += [
+        {"clip": "none", "normalization": n, "where": None}
+        for n in NORMALIZATIONS
+        if n == "none" or model != "rnn"
+    ]
     return [
-        Options.of(model, learning_rate=learning_rate, seed=seed, **way, **common)
+        Options.of(model, **{**common, **way}, learning_rate=learning_rate, seed=seed)
         for seed in range(grid.seeds)  # a sweep broken off has few seeds of everything, not all of a few
         for learning_rate in grid.learning_rates
         for way in ways
@@ -118,14 +124,22 @@ def run_cells(
     done = len(options) - len(missing)
     seen(done)
     context = multiprocessing.get_context("spawn")  # forks of a process with threads may hang
-    with ProcessPoolExecutor(max(1, min(workers, len(missing))), context, _start) as pool:
+    with ProcessPoolExecutor(max(1, min(workers, len(missing), MOST)), context, _start) as pool:
+        heeded = signal.signal(signal.SIGINT, signal.SIG_IGN)  # processes begin with what is ignored
+        futures = [pool.submit(_run_cell, *each) for each in missing]
+        signal.signal(signal.SIGINT, heeded)
         try:
-            for future in as_completed([pool.submit(_run_cell, *each) for each in missing]):
+            for future in as_completed(futures):
                 future.result()
                 done += 1
                 seen(done)
-        finally:
+        except BaseException:
+            for (
+                process
+            ) in multiprocessing.active_children():  # what they were at is not kept: it is run again
+                process.terminate()
             pool.shutdown(cancel_futures=True)
+            raise
     return [kept for path in paths if (kept := read_cell(path)) is not None]
 
 
@@ -147,7 +161,7 @@ def _key(options: Options) -> str:
 
 
 def _start() -> None:
-    """Prepare a process: Ctrl-C ends runs, not the process itself, and it does not outlive its parent."""
+    """Prepare a process: Ctrl-C is its parent's to answer, which it does not outlive."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -166,15 +180,10 @@ def _data(model: str, path: str) -> Data:
 
 
 def _run_cell(options: Options, path: Path) -> None:
-    """Run one and keep it, unless it is interrupted."""
+    """Run one and keep it."""
     from clipcore.demo.results import results, write_json
     from clipcore.demo.running import train
 
     data, start = _data(options.model, options.data), time.perf_counter()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        run = train(options, data)
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not run.interrupted:
-        write_json(path, results(run, time.perf_counter() - start))
+    run = train(options, data)
+    write_json(path, results(run, time.perf_counter() - start))

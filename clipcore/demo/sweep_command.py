@@ -33,7 +33,9 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--learning-rates", nargs="+", type=float, metavar="LR", help="the learning rates to try"
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many runs of each (default: 5)")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="how many runs of each (default: 5, less with --quick)"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer of everything: less than two minutes")
     parser.add_argument(
         "--workers", type=int, default=cores(), metavar="N", help="runs at a time (default: %(default)s)"
@@ -61,6 +63,8 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     loaded(options[0])
     out = folder(arguments.out or f"clipcore-sweep-{arguments.model}")
     kept = folder(str(out / "runs"))
+    for old in ("sweep.csv", "sweep.json", "sweep.png", "sweep.svg"):  # of another sweep
+        (out / old).unlink(missing_ok=True)
     with _terminable(), _progress(len(options)) as show:
         try:
             runs = run_cells(options, kept, arguments.workers, show)
@@ -92,6 +96,7 @@ def _runs(arguments: argparse.Namespace) -> list[Options]:
         if (count := getattr(arguments, name)) is not None and count < 1:
             raise UsageError(f"sweep: --{name}: {count} is less than 1")
     limits = getattr(arguments, kind) or (grid.limits if clip == SWEEPS[arguments.model][0] else LIMITS[kind])
+    limits = sorted(set(limits))
     chosen = Grid(limits, arguments.learning_rates or grid.learning_rates, arguments.seeds or grid.seeds)
     common = {
         name: getattr(arguments, name) for name in ("where", "optimizer", "activation", "epochs", "data")
@@ -122,7 +127,9 @@ def _progress(total: int) -> Iterator[Any]:
     before: list[int] = []  # how many were done when it began
     if console.is_terminal:
         columns = (TextColumn("runs"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, expand=True) as progress:
+        with Progress(
+            *columns, console=console, transient=True, expand=True, speed_estimate_period=1e9
+        ) as progress:
             task = progress.add_task("runs", total=total)
             yield lambda done: progress.update(task, completed=done)
         return

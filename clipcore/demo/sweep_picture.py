@@ -15,6 +15,8 @@ from clipcore.demo.pictures import COLOURS, LIMIT
 
 __all__ = ["draw", "table"]
 
+FAR = 1000
+
 
 def draw(comparison: Comparison) -> Figure:
     """Return the picture: the score against the limit, a line for each learning rate, the spread as a band.
@@ -55,6 +57,10 @@ def draw(comparison: Comparison) -> Figure:
     if comparison.measure in ("test_error", "test_distance"):
         axes.set_yscale("log")
     axes.set_xticks(range(len(names)), names)
+    if comparison.measure in ("test_error", "test_distance"):
+        axes.text(
+            0.01, 0.98, f"at the top: {FAR} times the best, or more", va="top", transform=axes.transAxes
+        )
     spread = f"median and spread over {len(best.scores)} seeds"
     axes.set(ylabel=comparison.words, title=f"{comparison.model}: {comparison.words}, {spread}")
     [axes, *below][-1].set_xlabel(
@@ -68,17 +74,21 @@ def draw(comparison: Comparison) -> Figure:
 def _generator_norms(axes: Any, comparison: Comparison) -> None:
     """Draw what the generator has to learn from: nothing under too small a range, a storm under too large."""
     names = comparison.names()
-    norms = [(names.index(way.name), way.generator_norm) for way in comparison.ways if way.generator_norm]
+    norms = [
+        (names.index(way.name), way.generator_norm)
+        for way in comparison.ways
+        if way.generator_norm is not None
+    ]
     axes.plot(*zip(*norms, strict=True), "D", color=COLOURS[2])
-    axes.set_yscale("log")
+    axes.set_yscale("symlog", linthresh=1e-3)
     axes.set(ylabel="median norm of the\ngenerator's gradients")
     axes.grid(axis="y", alpha=0.3)
 
 
 def _shown(comparison: Comparison, score: float) -> float:
-    """Return a score as the picture has it: an error over 10, or none at all, lies at its upper edge."""
+    """Return a score as the picture has it: an error far above the best, or none at all, lies at the edge."""
     if comparison.measure in ("test_error", "test_distance"):
-        return min(score, 10.0)
+        return min(score, FAR * comparison.best(comparison.ways).median)
     return score if math.isfinite(score) else 0.0
 
 
