@@ -43,8 +43,8 @@ class Flat:
         return self._with(leaves=leaves)
 
     def as_out(self) -> "Flat":
-        """Return the same tree, named as the argument that it is given for again."""
-        return self._with(root="out")
+        """Return the tree as `out`, named so unless the caller has a word of its own, such as gradients."""
+        return self._with(root="out") if self.root in ("tree", "x") else self
 
     def _with(self, **changed: Any) -> "Flat":
         other = object.__new__(Flat)

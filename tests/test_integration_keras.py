@@ -338,3 +338,25 @@ def test_a_frozen_layer_is_left_alone(keras: Any, clipping: Any) -> None:
     fit(keras, model, clipping(-0.01, 0.01))
     assert keras.ops.convert_to_numpy(model.layers[0].kernel).tobytes() == before
     assert is_inside(keras, [model.layers[2].kernel], -0.01, 0.01)
+
+
+def test_another_train_function_in_the_middle_of_a_fit_clips_too(keras: Any, clipping: Any) -> None:
+    model, seen = dense(keras), list[bool]()
+    again = keras.callbacks.Callback()
+    again.on_epoch_begin = lambda *_args, **_names: again.model.make_train_function(force=True)
+    fit(keras, model, again, clipping(-0.01, 0.01), watched(keras, -0.01, 0.01, seen))
+    assert len(seen) > 10
+    assert all(seen)
+
+
+def test_a_callback_driven_by_hand_leaves_a_model_that_can_be_fitted(keras: Any, clipping: Any) -> None:
+    model = dense(keras)
+    model.compile(keras.optimizers.SGD(0.2), "mse")
+    x, y = data()
+    hand = keras.callbacks.CallbackList([clipping(-0.01, 0.01)], model=model)
+    hand.on_train_begin()
+    model.train_on_batch(x, y)
+    assert is_inside(keras, kernels(model), -0.01, 0.01)
+    hand.on_train_end()
+    fit(keras, model)
+    assert not is_inside(keras, kernels(model), -0.01, 0.01)

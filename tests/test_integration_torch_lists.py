@@ -97,6 +97,13 @@ def test_what_is_not_finite_makes_all_of_it_so(torch: Any, ours: Any, value: flo
     assert all(bool(parameter.grad.isnan().all()) for parameter in parameters)
 
 
+def test_without_a_limit_what_is_not_finite_stays(torch: Any, ours: Any, lists: Any) -> None:
+    parameters = with_gradients(torch.ones(3), torch.tensor([1.0, math.inf]))
+    assert lists.serves([parameter.grad for parameter in parameters], math.inf, 2)
+    assert float(ours.clip_grad_norm_(parameters, math.inf)) == math.inf
+    assert [parameter.grad.tolist() for parameter in parameters] == [[1, 1, 1], [1, math.inf]]
+
+
 def test_what_lists_cannot_do_exactly_is_left_to_others(torch: Any, lists: Any) -> None:
     ordinary = [torch.ones(2), torch.ones(2, dtype=torch.bfloat16)]
     assert lists.serves(ordinary, 1.0, 2)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from clipcore.integrations._keras_weights import Range, keras
 
-__all__ = ["Training", "training_of"]
+__all__ = ["Training", "is_training", "training_of"]
 
 
 class Clipping(Protocol):
@@ -110,8 +110,9 @@ class _Step:
                     clip.variable.constraint = clip.own
 
     def _cut_rest(self, outputs: Any) -> Any:
-        """Cut what no Keras optimizer has updated in this step: there may be another one."""
-        rest = [clip for clip in self.clips if not clip.seen]
+        """Cut what no Keras optimizer has updated in this step, or the model's own step may have changed."""
+        own = not type(self.model).train_step.__module__.startswith("keras.")
+        rest = [clip for clip in self.clips if own or not clip.seen]
         if rest and keras.backend.backend() == "jax":
             logs, (trainable, *others) = outputs
             values = list(trainable)
@@ -217,9 +218,15 @@ class Training:
             self.model.train_function = self
 
 
+def is_training(function: Any) -> bool:
+    """Tell whether a model's train function is one that can clip."""
+    return isinstance(function, Training)
+
+
 def training_of(model: Any) -> Training:
     """Return the model's train function as one that can clip."""
-    if not isinstance(model.train_function, Training):
+    if not is_training(model.train_function):
+        model.make_train_function()
         model.train_function = Training(model)
     training: Training = model.train_function
     return training

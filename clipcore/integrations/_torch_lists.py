@@ -61,7 +61,9 @@ def measure(leaves: list[Array], order: float) -> Array:
 
 
 def scale_(leaves: list[Array], norm: Array, limit: float) -> None:
-    """Scale leaves whose norm is above the limit, in place; NaN where the norm is not finite."""
+    """Scale leaves whose norm is above the limit, in place; NaN where it is not finite and the limit is."""
+    if limit == float("inf"):
+        return
     for group in _groups(leaves):
         facts = FORMATS[dtype_name(group[0].dtype)]
         margin = facts.unit_roundoff + 2 * ERROR + 2.0**-50

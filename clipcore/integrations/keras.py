@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from clipcore._messages import shown
-from clipcore.integrations._keras_training import training_of
+from clipcore.integrations._keras_training import is_training, training_of
 from clipcore.integrations._keras_weights import (
     Range,
     Where,
@@ -118,6 +118,13 @@ class WeightClipping(keras.callbacks.Callback):
         self.choose()
         self._clip()
         training_of(self.model).join(self)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Begin again where the model has another train function, made since what is trainable changed."""
+        if not is_training(self._model.train_function):
+            self.choose()
+            self._clip()
+            training_of(self.model).join(self)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Clip what was swapped back for an average."""

@@ -6,6 +6,7 @@
 """
 
 import logging
+import math
 import warnings
 
 import lightning
@@ -37,7 +38,7 @@ class Regression(lightning.LightningModule):
     def configure_gradient_clipping(self, optimizer, gradient_clip_val, **_):
         """Clip exactly, and keep the norm before."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = clip_grad_norm_(parameters, gradient_clip_val)
+        norm = clip_grad_norm_(parameters, gradient_clip_val or math.inf)
         self.log("gradient_norm", norm.float())
         self.norms.append(float(norm))
 
