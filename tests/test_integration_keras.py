@@ -197,7 +197,13 @@ def test_bounds_are_checked_where_they_are_given(keras: Any, clipping: Any) -> N
             (0, "1", TypeError, f"{name}: upper is '1' of type str; give a real number"),
             (True, 1, TypeError, f"{name}: lower is True of type bool"),
             (2, 1, ValueError, f"{name}: lower is 2 and upper is 1; give a lower bound"),
-            (None, None, ValueError, f"{name}: lower is None and upper is None; give a bound"),
+            (
+                None,
+                None,
+                ValueError,
+                f"{name}: lower is None and upper is None, which bound nothing; give a bound",
+            ),
+            (-math.inf, None, ValueError, f"{name}: lower is -inf and upper is None, which bound nothing"),
             (np.zeros(3), 1, TypeError, f"{name}: lower is .*, an array; give a number"),
             (math.inf, None, ValueError, f"{name}: lower is inf, above every finite float64"),
         ):

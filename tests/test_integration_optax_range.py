@@ -291,3 +291,11 @@ def test_the_distance_to_the_bound_alone_would_round_out_of_the_range() -> None:
     weights, upper = finite("float16"), np.float16(0.1)
     weights = weights[(weights >= -1) & (weights <= upper)]
     assert (weights + (upper - weights) > upper).any()
+
+
+def test_a_leaf_that_is_none_stays_so(keep: Any, jax: Any) -> None:
+    transform, x = keep(-1, 1), jax.numpy.array([5.0])
+    for updates, params in (({"a": x, "b": None}, {"a": x, "b": x}), ({"a": x, "b": x}, {"a": x, "b": None})):
+        kept, _ = transform.update(updates, transform.init(params), params)
+        assert kept["a"].tolist() == [-4.0]
+        assert kept["b"] is updates["b"]

@@ -90,6 +90,16 @@ def test_autograd_refuses_a_graph_that_saved_a_weight(torch: Any, ours: Any, cri
         loss.backward()
 
 
+def test_a_normalisation_layer_is_known_by_its_class(torch: Any, ours: Any) -> None:
+    scale = type("Scale", (torch.nn.LayerNorm,), {})((2, 3))
+    head = type("NormalHead", (torch.nn.Linear,), {})(2, 2)
+    with pytest.warns(UserWarning, match="is the scale"):
+        ours.clip_weights_(torch.nn.Sequential(scale), -1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours.clip_weights_(torch.nn.Sequential(head), -1, 1)
+
+
 def test_the_scale_of_a_normalisation_layer_is_warned_of(torch: Any, ours: Any) -> None:
     layers = (
         torch.nn.Linear(4, 4),

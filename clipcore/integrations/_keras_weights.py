@@ -40,13 +40,14 @@ class Range(NamedTuple):
                     f"{function}: {argument} is {shown(bound)}, an array; give a number, or None for no bound"
                 )
         check_bounds(function, lower, upper)
-        if lower is None and upper is None:
-            raise ValueError(
-                f"{function}: lower is None and upper is None; give a bound, or leave {function} out to "
-                "switch clipping off"
-            )
         # Rounding inward to float64 first changes nothing: every smaller format is part of it.
-        return cls(function, *round_bounds(function, lower, upper, "float64"))
+        rounded = round_bounds(function, lower, upper, "float64")
+        if rounded == (None, None):
+            raise ValueError(
+                f"{function}: lower is {shown(lower)} and upper is {shown(upper)}, which bound nothing; "
+                f"give a bound, or leave {function} out to switch clipping off"
+            )
+        return cls(function, *rounded)
 
     def check(self, variable: Any) -> None:
         """Raise what cutting the variable would raise, with its path."""

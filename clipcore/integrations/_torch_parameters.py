@@ -1,5 +1,6 @@
 """Whose gradients and whose weights are clipped: each once, with its name."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from types import GeneratorType
@@ -127,7 +128,8 @@ def warn_of_scales(function: str, module: Any, weights: list[Array | None]) -> N
     clipped = set(map(id, weights))
     for path, layer in module.named_modules():
         scale = getattr(layer, "weight", None)
-        if scale is not None and "norm" in type(layer).__name__.lower() and id(scale) in clipped:
+        normalises = any(_NORMALISES.search(kind.__name__) for kind in type(layer).__mro__)
+        if scale is not None and normalises and id(scale) in clipped:
             warnings.warn(
                 f"{function}: the weight of {path or type(layer).__name__} is the scale of a normalisation "
                 "layer; leave it out by where=, as in where=lambda name, parameter: parameter.ndim > 1",

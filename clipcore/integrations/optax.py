@@ -354,7 +354,9 @@ def keep_weights_in_range(
         del params
         return optax.EmptyState()
 
-    def kept(path: tuple[Any, ...], update: Array, weight: Array) -> Array:
+    def kept(path: tuple[Any, ...], update: Array | None, weight: Array | None) -> Array | None:
+        if update is None or weight is None:
+            return update
         if where is None or is_picked(function, where, path, weight):
             return keep_leaf(function, path, update, weight, lower, upper)
         return update
@@ -362,7 +364,9 @@ def keep_weights_in_range(
     def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
         if params is None:
             raise ValueError(f"{function}: params is None; call update(updates, state, params)")
-        return jax.tree_util.tree_map_with_path(kept, updates, params), state
+        return jax.tree_util.tree_map_with_path(
+            kept, updates, params, is_leaf=lambda leaf: leaf is None
+        ), state
 
     return optax.GradientTransformation(init, update)
 
