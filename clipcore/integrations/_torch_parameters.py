@@ -16,6 +16,9 @@ __all__ = ["Where", "chosen", "gradients_of", "named", "of_optimizer", "warn_of_
 Where = Callable[[str, Array], bool]
 """Called as ``where(name, parameter)``, tells whether to clip."""
 
+_NORMALISES = re.compile(r"[Nn]orm(\dd)?$")
+"""What the names of torch's normalisation layers end in, and those of others made after them."""
+
 _KNOWN = (torch.Tensor, torch.nn.Parameter)
 
 
