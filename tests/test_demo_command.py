@@ -195,6 +195,8 @@ BAD_OPTIONS = [
     (["mlp", "--range", "1"], "train: --range: it limits the clips value, weights; this one is global"),
     (["mlp", "--clip", "none", "--max-norm", "1"], "train: --max-norm: it limits the clips l1, l2, global"),
     (["mlp", "--max-norm", "nan"], "train: --max-norm: nan is no finite number of 0 or more"),
+    (["mlp", "--max-norm", "inf"], "train: --max-norm: inf is no finite number of 0 or more"),
+    (["mlp", "--where", "all"], "train: --where: it chooses weights to clip; this clip is global"),
     (["mlp", "--learning-rate", "-1"], "train: --learning-rate: -1.0 is no positive number"),
     (["mlp", "--epochs", "0"], "train: --epochs: 0 is less than 1"),
     (["rnn", "--normalization", "batch"], "train: --normalization: the mlp and the wgan have a choice"),
@@ -216,7 +218,15 @@ def test_bad_options_get_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["cnn"], ["mlp", "--clip", "l3"], ["mlp", "--epochs", "many"], ["mlp", "--speed", "1"], []]
+    "arguments",
+    [
+        ["cnn"],
+        ["mlp", "--clip", "l3"],
+        ["mlp", "--epochs", "many"],
+        ["mlp", "--speed", "1"],
+        ["mlp", "--learn", "1"],
+        [],
+    ],
 )
 def test_bad_words_get_one_clear_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -161,6 +161,7 @@ BAD = [
     (["--seeds", "0"], "sweep: --seeds: 0 is less than 1"),
     (["--workers", "0"], "sweep: --workers: 0 is less than 1"),
     (["--ranges", "-1"], "sweep: --range: -1.0 is no finite number of 0 or more"),
+    (["--ranges", "inf"], "sweep: --range: inf is no finite number of 0 or more"),
     (["--data", "none.npz"], "none.npz: no such file"),
 ]
 

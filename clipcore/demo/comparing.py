@@ -83,6 +83,11 @@ class Comparison:
         """What the measure is called."""
         return MEASURES[self.measure][0]
 
+    @property
+    def less_is_better(self) -> bool:
+        """Whether the measure is an error or a distance."""
+        return MEASURES[self.measure][1] < 0
+
     def best(self, ways: Sequence[Way]) -> Way:
         """Return the best way by its median, of equal ones that with the better worst seed."""
         sign = MEASURES[self.measure][1]

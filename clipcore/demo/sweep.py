@@ -134,9 +134,7 @@ def run_cells(
                 done += 1
                 seen(done)
         except BaseException:
-            for (
-                process
-            ) in multiprocessing.active_children():  # what they were at is not kept: it is run again
+            for process in multiprocessing.active_children():  # their runs are not kept, and begin anew
                 process.terminate()
             pool.shutdown(cancel_futures=True)
             raise

@@ -95,7 +95,9 @@ def _runs(arguments: argparse.Namespace) -> list[Options]:
     for name in ("seeds", "workers"):
         if (count := getattr(arguments, name)) is not None and count < 1:
             raise UsageError(f"sweep: --{name}: {count} is less than 1")
-    limits = getattr(arguments, kind) or (grid.limits if clip == SWEEPS[arguments.model][0] else LIMITS[kind])
+    limits = getattr(arguments, kind) or (
+        grid.limits if clip == SWEEPS[arguments.model].clip else LIMITS[kind]
+    )
     limits = sorted(set(limits))
     chosen = Grid(limits, arguments.learning_rates or grid.learning_rates, arguments.seeds or grid.seeds)
     common = {

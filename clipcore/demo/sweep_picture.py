@@ -54,10 +54,9 @@ def draw(comparison: Comparison) -> Figure:
         label=f"best: {best.name}",
     )
     axes.axvline(limited - 0.5, color="#999999", linewidth=0.8)
-    if comparison.measure in ("test_error", "test_distance"):
-        axes.set_yscale("log")
     axes.set_xticks(range(len(names)), names)
-    if comparison.measure in ("test_error", "test_distance"):
+    if comparison.less_is_better:
+        axes.set_yscale("log")
         axes.text(
             0.01, 0.98, f"at the top: {FAR} times the best, or more", va="top", transform=axes.transAxes
         )
@@ -87,7 +86,7 @@ def _generator_norms(axes: Any, comparison: Comparison) -> None:
 
 def _shown(comparison: Comparison, score: float) -> float:
     """Return a score as the picture has it: an error far above the best, or none at all, lies at the edge."""
-    if comparison.measure in ("test_error", "test_distance"):
+    if comparison.less_is_better:
         return min(score, FAR * comparison.best(comparison.ways).median)
     return score if math.isfinite(score) else 0.0
 
