@@ -25,8 +25,11 @@ copyright = author  # noqa: A001 - Sphinx's name
 version = release = importlib.import_module("clipcore").__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
-source_suffix = {".md": "myst-nb"}
-nb_execution_mode = "off"  # the tests run the pages
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+nb_execution_mode = "off"  # the tests run the pages, notebooks/build.py the notebooks
+nb_code_prompt_show = "Code"
+nb_code_prompt_hide = "Code"
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 myst_url_schemes = {"http": None, "https": None, "site": "{{path}}"}  # site: is what _links writes
 suppress_warnings = ["myst.header"]  # the atlas, which a command writes, leaves a level out

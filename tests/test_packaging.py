@@ -140,9 +140,26 @@ def test_the_examples_in_docstrings_are_true(name: str) -> None:
     assert doctest.testmod(module).failed == 0
 
 
+def test_what_the_readme_shows_arrives_in_three_libraries(request: pytest.FixtureRequest) -> None:
+    missing = [name for name in ("jax", "torch") if importlib.util.find_spec(name) is None]
+    if missing:
+        if request.config.getoption("--require-all"):
+            pytest.fail(f"{missing} not installed")
+        pytest.skip(f"{', '.join(missing)} not installed")
+    code, told = re.findall(
+        r"```python\n(import jax.*?)```\n\nprints\n\n```text\n(.*?)```", README, re.DOTALL
+    )[0]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    number = r"-?\d+\.\d*"
+    assert re.sub(number, "x", done.stdout) == re.sub(number, "x", told)
+    pairs = zip(re.findall(number, done.stdout), re.findall(number, told), strict=True)
+    assert max(abs(float(a) - float(b)) for a, b in pairs) < 1e-5  # other versions of JAX may round otherwise
+
+
 def test_the_example_in_the_readme_is_true() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert blocks
+    blocks = re.findall(r"```python\n(>>> .*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == README.count("```python\n") - 1  # one needs three libraries
     for block in blocks:
         example = doctest.DocTestParser().get_doctest(block, {}, "README", "README.md", 0)
         assert example.examples
@@ -152,6 +169,14 @@ def test_the_example_in_the_readme_is_true() -> None:
 def test_the_examples_on_verifying_are_true() -> None:
     page = ROOT / "docs" / "verify.md"
     assert doctest.testfile(str(page), module_relative=False).failed == 0
+
+
+def test_the_readme_cites_the_version_that_is_cited() -> None:
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    for name in ("title", "version"):
+        (value,) = re.findall(rf'^{name}: "?([^"\n]+)"?$', cited, flags=re.MULTILINE)
+        assert re.search(rf"^  {name} += \{{{re.escape(value)}\}}", README, flags=re.MULTILINE)
+    assert f"version: {clipcore.__version__}\n" in cited
 
 
 def test_the_check_script_runs_the_readme_s_test_command() -> None:

@@ -1,0 +1,534 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3 · Exploding gradients
+#
+# A network that repeats itself has a loss with cliffs. On the face of a cliff the gradient is huge, and one step along it
+# can undo all the steps before. Here is such a cliff, and gradient descent that meets it twice: without a limit and with one.
+
+# %% tags=["hide-input"]
+import csv
+import math
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import clipcore
+from clipcore.demo.data import Data, load_data
+from clipcore.demo.optimizers import Adam
+from clipcore.demo.options import Options
+from clipcore.demo.rnn import Elman
+from clipcore.demo.running import train
+
+BEFORE, AFTER, LIMIT = "#999999", "#0072b2", "#d55e00"
+WITHOUT, WITH = "#cc79a7", AFTER  # clipping
+plt.rcParams.update({"figure.dpi": 80, "figure.constrained_layout.use": True})
+
+
+def loss_and_gradient(w, b):
+    """One unit, repeated fifty times: h ← σ(w·h + b), from h = 1/2. The loss is (h − 0.7)²."""
+    h, by_w, by_b = 0.5, 0.0, 0.0
+    for _ in range(50):
+        new = (1 + np.tanh((w * h + b) / 2)) / 2  # σ, without overflow
+        slope = new * (1 - new)
+        by_w, by_b, h = slope * (h + w * by_w), slope * (1 + w * by_b), new
+    return (h - 0.7) ** 2, np.array([2 * (h - 0.7) * by_w, 2 * (h - 0.7) * by_b])
+
+
+def descend(max_norm, rate=1.0, steps=200, start=(6.0, -1.5)):
+    """Return the places (w, b), the losses and the norms of the gradients, step by step."""
+    place, way = np.array(start), []
+    for _ in range(steps):
+        loss, gradient = loss_and_gradient(*place)
+        way.append((place, loss, clipcore.l2_norm(gradient, axis=0)))
+        place = place - rate * clipcore.clip_by_l2_norm(gradient, max_norm, axis=0)
+    return tuple(np.array(column) for column in zip(*way, strict=True))
+
+
+ways = {"no limit": descend(math.inf), "max_norm 0.3": descend(0.3)}
+looks = {"no limit": (WITHOUT, 3.0), "max_norm 0.3": (WITH, 1.2)}
+places, losses, norms = ways["no limit"]
+leap = int(norms.argmax())  # the step that throws it out
+
+figure = plt.figure(figsize=(12, 4.6))
+relief = figure.add_subplot(1, 2, 1, projection="3d", computed_zorder=False)
+w, beside = np.meshgrid(np.linspace(2.5, 6.5, 80), np.linspace(-0.8, 1.5, 231))  # the cliff along a grid line
+b = beside - w / 2
+relief.plot_surface(
+    w, b, loss_and_gradient(w, b)[0], cmap="Greys", vmin=-0.1, vmax=0.6, rcount=231, ccount=80
+)
+relief.view_init(38, 55)
+relief.set_box_aspect((4, 4, 2.6), zoom=1.15)
+relief.set(
+    xticks=range(3, 7), yticks=range(-4, 1), zticks=(0, 0.2, 0.4), xlabel="w", ylabel="b", zlabel="loss"
+)
+relief.set_title("The loss of one unit, repeated fifty times")
+
+plan = figure.add_subplot(1, 2, 2)
+w, b = np.meshgrid(np.linspace(2.5, 6.5, 300), np.linspace(-3.5, -0.8, 300))
+plan.contourf(w, b, loss_and_gradient(w, b)[0], 30, cmap="Greys", vmin=-0.1, vmax=0.6)
+for name, (path, heights, _) in ways.items():
+    colour, width = looks[name]
+    plan.plot(*path.T, ".-", color=colour, linewidth=width, markersize=3 * width, label=name)
+    inside = slice(None, leap + 1) if name == "no limit" else slice(None)
+    relief.plot(*path[inside].T, heights[inside] + 0.01, color=colour, linewidth=width, zorder=5)
+thrown = places[leap + 1]
+plan.text(5.0, -0.95, f"to ({thrown[0]:,.0f}, {thrown[1]:,.0f})  ", color="#8a3b66", ha="right", va="center")
+plan.plot(*places[0], "ko", label="start")
+plan.set(
+    xlim=(2.5, 6.5), ylim=(-3.5, -0.8), xlabel="w", ylabel="b", title="From above: the darker, the higher"
+)
+plan.legend(loc="lower left")
+plt.show()
+
+# %% [markdown]
+# Both walks begin at the same place, with the same learning rate, and cross the plain by the same steps. Then they touch
+# the wall. The one without a limit is thrown out of the picture and never returns: where it lands, all is flat. The other
+# steps back a little, touches the wall again, and follows it into the valley. One line of code is the difference:
+
+# %%
+loss, gradient = loss_and_gradient(*places[leap])
+step, norm = clipcore.clip_by_global_norm(gradient, 0.3)
+print(f"On the wall:  gradient {gradient.round()}, its norm {norm:,.0f}")
+print(
+    f"Clipped:      gradient {step.round(3)}, its norm {clipcore.global_norm(step):.3f}, the same direction"
+)
+for name, (_, heights, sizes) in ways.items():
+    print(
+        f"{name:12}  lowest loss {heights.min():.5f}, last loss {heights[-1]:.5f}, last norm {sizes[-1]:.5f}"
+    )
+
+assert norms.max() > 1000
+assert norms[-1] == 0  # thrown out, and stuck there
+assert ways["max_norm 0.3"][1].min() < 0.01 < losses.min()
+
+# %% [markdown]
+# Such walls, and the clip by norm as the remedy, are from
+# [Pascanu et al. 2013](https://arxiv.org/abs/1211.5063), "On the difficulty of training recurrent neural networks".
+#
+# ## Where the wall comes from
+#
+# The unit computes $h ← σ(w h + b)$, fifty times. By the chain rule, the gradient is a sum of products, with up to fifty
+# factors $w·σ′$ in each. Along the wall the unit stays near ½ for long, where $σ′ = ¼$: all factors are then near $w/4$.
+
+# %%
+for w in (3, 4, 5, 6):
+    print(f"w = {w}: {w / 4:.2f} ** 50 = {(w / 4) ** 50:.1e}")
+
+# %% [markdown]
+# From $w = 4$ on the wall gets steeper and steeper; below it fades away. Look at the picture again: so it does.
+#
+# In a network with many units the factors are matrices, the *Jacobians* of the steps. With the recurrent kernel $W$, a
+# gradient that goes back $t$ steps is multiplied by $W$ (and by the slopes of the activation) $t$ times. What becomes of
+# it in the long run is decided by the *spectral radius* of $W$, the largest magnitude of an eigenvalue:
+
+# %% tags=["hide-input"]
+rng = np.random.default_rng(3)
+radii = {0.9: "#e69f00", 1.0: "#56b4e9", 1.1: "#cc79a7"}
+random = rng.standard_normal((64, 64))
+random /= abs(np.linalg.eigvals(random)).max()  # its spectral radius is 1
+sequences = rng.uniform(size=(32, 101, 2))
+growth, back = {}, {}
+for radius in radii:
+    powers = [np.linalg.matrix_power(radius * random, t) for t in range(101)]
+    growth[radius] = np.array([np.linalg.norm(power, ord=2) for power in powers])
+    layer = Elman(2, 64, np.random.default_rng(0))
+    layer.parameters["recurrent_kernel"] = radius * np.eye(64)
+    layer.forward(sequences)
+    by_input = layer.backward(np.ones((32, 64)))  # (sequence, time, feature)
+    back[radius] = clipcore.l2_norm(by_input, axis=(0, 2))[::-1]
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), sharey=True)
+for radius, colour in radii.items():
+    left.plot(growth[radius], color=colour, linewidth=2)
+    left.plot(radius ** np.arange(101.0), ":", color=colour)
+    right.plot(back[radius] / back[radius][0], color=colour, linewidth=2, label=f"spectral radius {radius}")
+left.set(
+    yscale="log",
+    xlabel="t",
+    title="A random 64 × 64 kernel: ‖Wᵗ‖ (dotted: radiusᵗ)",
+    ylabel="times the first",
+)
+right.set(xlabel="steps back", title="An Elman layer: its gradient by what it read")
+right.legend(loc="upper left")
+plt.show()
+
+for radius in radii:
+    for curve in (growth[radius], back[radius] / back[radius][0]):
+        assert 0.1 < curve[100] / radius**100 < 100
+
+# %% [markdown]
+# Left, the norm of the powers of a matrix. It first grows by a bit, even at radius 0.9, for a norm sees more than
+# eigenvalues; then the radius decides. Right, the same in a real layer: how much its last output depends on what it read,
+# step by step into the past. Above 1 gradients **explode**, below 1 they **vanish**, and the way between is narrow:
+
+# %%
+for radius in (0.99, 1.01, 1.1):
+    print(f"{radius} ** 100 = {radius**100:.3g}")
+
+# %% [markdown]
+# Clipping is a remedy for the first only. It makes large gradients shorter, and never makes a small one longer.
+#
+# ## A network that adds
+#
+# `clipcore.demo` has small networks in NumPy, made to be read ([what clipping does](../docs/demo.md)). This one is an Elman
+# network with 64 units. It reads fifty numbers, two of which are marked, and is to give the sum of those two: the *adding
+# problem* of Hochreiter and Schmidhuber. It trains twice with Adam, from the same start.
+
+
+# %%
+def sums(count, rng, length=50):
+    """Return sequences of (number, mark), and the sums of the two numbers that are marked."""
+    numbers, marks = rng.uniform(size=(count, length)), np.zeros((count, length))
+    rows, half = np.arange(count), length // 2
+    first, second = rng.integers(half, size=count), rng.integers(half, length, size=count)
+    marks[rows, first] = marks[rows, second] = 1
+    return np.stack([numbers, marks], axis=2), (numbers[rows, first] + numbers[rows, second])[:, None]
+
+
+rng = np.random.default_rng(0)
+adding = Data("sums of two numbers of fifty", *sums(3200, rng), *sums(500, rng))
+ask = {"optimizer": "adam", "learning_rate": 0.003, "epochs": 4, "seed": 2}
+free = train(Options.of("rnn", clip="none", **ask), adding)
+held = train(Options.of("rnn", clip="global", max_norm=0.1, **ask), adding)
+
+for name, run in {"no clipping": free, "max_norm 0.1": held}.items():
+    print(f"{name:12}  test error by epoch:", *(f"{epoch['test_error']:.3f}" for epoch in run.epochs))
+print(f"Who always guesses the mean is wrong by 1/6 = {1 / 6:.3f}.")
+
+# %% tags=["hide-input"]
+with next(
+    path for path in (Path("../docs/demo/runs.csv"), Path("../demo/runs.csv")) if path.exists()
+).open() as stream:
+    kept = [row for row in csv.DictReader(stream) if row["table"] == "rnn"]
+
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6))
+left.plot([step.loss for step in free.history], color=WITHOUT, label="no clipping")
+left.plot([step.loss for step in held.history], color=WITH, linewidth=1, label="max_norm 0.1")
+left.axhline(1 / 6, color="black", linestyle=":", label="guessing")
+left.set(yscale="log", xlabel="step", title="Loss")
+left.legend()
+middle.plot([step.norm_before for step in free.history], color=WITHOUT, label="no clipping")
+middle.plot([step.norm_before for step in held.history], color=BEFORE, linewidth=1, label="before clipping")
+middle.plot([step.norm_after for step in held.history], color=WITH, label="after clipping")
+middle.set(yscale="log", xlabel="step", title="Norm of the gradients")
+middle.legend()
+for place, limit in enumerate(("", "0.1", "1.0")):
+    for row in kept:
+        if row["max_norm"] == limit:
+            mark, height = ("x", 10.0) if row["diverged"] == "True" else ("o", float(row["test_error"]))
+            shift = 0.1 * (int(row["seed"]) - 2)
+            right.plot(place + shift, height, mark, color=WITH if limit else WITHOUT)
+right.axhline(1 / 6, color="black", linestyle=":")
+right.text(0, 6, "diverged", ha="center", va="top")
+right.text(1.5, 0.18, "guessing", ha="center")
+right.set(yscale="log", xticks=range(3), xticklabels=("no clipping", "max_norm 0.1", "max_norm 1"))
+right.set(title="Test error of the full size, five seeds each", xlim=(-0.5, 2.5))
+plt.show()
+
+# %%
+assert (
+    min(epoch["test_error"] for epoch in held.epochs)
+    < 0.1
+    < min(epoch["test_error"] for epoch in free.epochs)
+)
+assert all(float(row["test_error"]) < 0.05 for row in kept if row["max_norm"])
+assert all(float(row["test_error"]) > 0.1 for row in kept if not row["max_norm"])
+
+# %% [markdown]
+# The picture on the right is not computed here. It shows runs that were kept in a file: a hundred numbers, four times the
+# data, twice the epochs ([how they were made](../docs/demo.md)). Clipped, all learn to add; unclipped, none does.
+#
+# But does Adam not divide each gradient by its size? It does: by the root of a running mean of squares, which forgets
+# slowly. One gradient that is a thousand times too large stays in that mean for a thousand steps, and makes all of them
+# short. Here is the norm that Adam remembers at the end, next to the norm of a usual gradient:
+
+
+# %%
+def remembered(norms, beta2=0.999):
+    """Return the norm that belongs to Adam's mean of squares: recent ones count more."""
+    return np.sqrt(np.average(np.square(norms), weights=beta2 ** np.arange(len(norms))[::-1]))
+
+
+ratio = {}
+for name, run in {"no clipping": free, "max_norm 0.1": held}.items():
+    norms = np.array([step.norm_after for step in run.history])
+    ratio[name] = remembered(norms) / np.median(norms[-50:])
+    print(
+        f"{name:12}  remembered {remembered(norms):8.3g}, usual {np.median(norms[-50:]):.3g}: {ratio[name]:.3g} times"
+    )
+assert ratio["no clipping"] > 20
+assert ratio["max_norm 0.1"] < 1.5
+
+# %% [markdown]
+# Plain gradient descent has no such memory, and no such protection. Its very first step goes over the cliff:
+
+# %%
+plain = train(Options.of("rnn", clip="none", optimizer="sgd", learning_rate=0.01, epochs=1), adding)
+print(f"After {len(plain.history)} steps: {plain.diverged}")
+assert plain.diverged
+assert len(plain.history) < 10
+
+# %% [markdown]
+# ## Digits, and a learning rate far too large
+#
+# Not only recurrent networks explode. A network with two hidden layers learns handwritten digits by plain gradient
+# descent, at a learning rate of 4. A step that is too long leads to where gradients are larger, and the next step is longer.
+
+# %%
+digits = load_data("mlp")
+ask = {"optimizer": "sgd", "learning_rate": 4.0, "epochs": 8}
+free = train(Options.of("mlp", clip="none", **ask), digits)
+held = train(Options.of("mlp", clip="global", max_norm=0.1, **ask), digits)
+
+print(f"no clipping:  after {len(free.history)} steps: {free.diverged}")
+print(
+    f"max_norm 0.1: test accuracy {held.scores()['test_accuracy']:.3f}, {held.share_clipped:.0%} of the steps clipped"
+)
+assert free.diverged
+assert not held.diverged
+assert held.scores()["test_accuracy"] > 0.9
+
+# %% tags=["hide-input"]
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6))
+left.plot([step.loss for step in held.history], color=WITH, linewidth=1, label="max_norm 0.1")
+left.plot([step.loss for step in free.history], color=WITHOUT, linewidth=3, marker="o", label="no clipping")
+left.set(yscale="log", xlabel="step", title="Loss")
+left.legend()
+right.plot([step.norm_before for step in held.history], color=BEFORE, linewidth=1, label="before clipping")
+right.plot([step.norm_after for step in held.history], color=WITH, label="after clipping")
+right.plot(
+    [step.norm_before for step in free.history], color=WITHOUT, linewidth=3, marker="o", label="no clipping"
+)
+right.axhline(0.1, color=LIMIT, linestyle="--", label="limit")
+right.set(yscale="log", xlabel="step", title="Norm of the gradients")
+right.legend()
+plt.show()
+
+# %% [markdown]
+# Blue lies on the limit while the network is young, and leaves it as gradients shrink: clipping acts where it is
+# needed, and then has less and less to do.
+#
+# ## Not the same as a smaller learning rate
+#
+# A smaller learning rate would have worked for the digits. What does the limit add? Here are 25 short trainings, each
+# square with its accuracy:
+
+# %% tags=["hide-input"]
+rates, limits = (0.01, 0.1, 1.0, 10.0, 100.0), (math.inf, 1.0, 0.1, 0.01, 0.001)
+accuracy, share = np.zeros((5, 5)), np.zeros((5, 5))
+for i, limit in enumerate(limits):
+    for j, rate in enumerate(rates):
+        clip = {"clip": "none"} if limit == math.inf else {"clip": "global", "max_norm": limit}
+        run = train(Options.of("mlp", optimizer="sgd", learning_rate=rate, epochs=4, **clip), digits)
+        accuracy[i, j] = math.nan if run.diverged else run.scores()["test_accuracy"]
+        share[i, j] = run.share_clipped
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
+for axes, numbers, title in ((left, accuracy, "Test accuracy"), (right, share, "Share of steps clipped")):
+    axes.imshow(numbers, cmap="Blues", vmin=0, vmax=1.1, aspect="auto")
+    axes.set(
+        xticks=range(5), xticklabels=[f"{rate:g}" for rate in rates], xlabel="learning rate", title=title
+    )
+    axes.set(yticks=range(5), yticklabels=["no limit", *(f"{limit:g}" for limit in limits[1:])])
+    for (i, j), number in np.ndenumerate(numbers):
+        word = "diverged" if np.isnan(accuracy[i, j]) and axes is left else f"{number:.2f}"
+        axes.text(j, i, word, ha="center", va="center", color="white" if number > 0.6 else "black")
+left.set(ylabel="max_norm")
+plt.show()
+
+# %%
+assert np.isnan(accuracy[0, 3:]).all()  # no limit, large rates
+assert accuracy[3, 3] > 0.9  # the same rate under a limit
+assert (share[[2, 3, 4], [1, 2, 3]] == 1).all()
+assert np.ptp(accuracy[[2, 3, 4], [1, 2, 3]]) < 0.05  # a diagonal on which all steps are clipped
+
+# %% [markdown]
+# - Top left: where gradients are below the limit, the learning rate decides.
+# - Bottom: where all steps are clipped, only the *product* of limit and rate counts. Accuracies are the same along
+#   the diagonals.
+# - Between them the two are different things. A smaller rate makes *every* step shorter. A limit shortens the steps that
+#   stand out, and leaves the others as they are.
+#
+# So a rate may suit the plain while a limit guards the wall. Fifty walks on the first picture, from starts nearby, at three
+# learning rates. The smaller the rate, the more steps they may take:
+
+# %%
+starts = np.array([[6.0], [-1.5]]) + np.random.default_rng(1).uniform(-0.25, 0.25, (2, 50))
+for rate in (1.0, 0.5, 0.25):
+    for max_norm in (math.inf, 0.3):
+        _, heights, _ = descend(max_norm, rate, steps=int(150 / rate), start=starts)
+        arrived = np.count_nonzero(heights[-1] < 0.03)
+        print(f"rate {rate:<4}  max_norm {max_norm:3}  in the valley at the end: {arrived} of 50")
+        assert arrived >= 45 if max_norm == 0.3 else arrived <= 40
+
+# %% [markdown]
+# A smaller rate does not make the wall less steep: the walks come to it later, and are thrown back or out all the same.
+# With the limit they arrive. Why a limit can make descent faster is worked out in
+# [Zhang et al. 2020](https://arxiv.org/abs/1905.11881).
+#
+# ## Measure, then choose
+#
+# Which limit? Look at the norms of a run that goes well. `clip_by_global_norm` returns the norm it has measured, and under
+# an infinite limit it changes nothing:
+
+# %%
+tree = {"kernel": np.array([3.0, -4.0]), "bias": np.array([12.0])}
+same, norm = clipcore.clip_by_global_norm(tree, math.inf)
+print(norm, same)
+
+# %% [markdown]
+# The demo logs it for every step. A high quantile of such a log is a first limit:
+
+# %%
+ask = {"optimizer": "momentum", "learning_rate": 0.1, "epochs": 5}
+watched = train(Options.of("mlp", clip="none", **ask), digits)
+norms = np.array([step.norm_before for step in watched.history])
+quantiles = {"median": 0.5, "quantile 0.9": 0.9, "quantile 0.99": 0.99}
+limits = {name: float(np.quantile(norms, q)) for name, q in quantiles.items()} | {"far too small": 0.001}
+
+shares, reached = {}, {}
+for name, limit in limits.items():
+    run = train(Options.of("mlp", clip="global", max_norm=limit, **ask), digits)
+    shares[name], reached[name] = run.share_clipped, run.scores()["test_accuracy"]
+    print(
+        f"{name:14} limit {limit:<6.3g} {shares[name]:4.0%} of the steps clipped, test accuracy {reached[name]:.3f}"
+    )
+print(f"no clipping                                 test accuracy {watched.scores()['test_accuracy']:.3f}")
+assert min(reached["quantile 0.9"], reached["quantile 0.99"]) > 0.9 > 0.5 > reached["far too small"]
+assert shares["far too small"] == 1
+
+# %% tags=["hide-input"]
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), sharex=False)
+left.plot(norms, ".", color=BEFORE)
+tints = dict(zip(limits, ("#e69f00", LIMIT, "#cc79a7", "#009e73"), strict=True))
+right.plot(
+    np.sort(norms), 1 - np.arange(1, len(norms) + 1) / len(norms), color=BEFORE, label="above it in the log"
+)
+for name, limit in limits.items():
+    left.axhline(limit, color=tints[name], linestyle="--", label=name)
+    right.plot(limit, shares[name], "o", color=tints[name], markersize=8)
+right.plot([], [], "ko", markersize=8, label="clipped in a run with it")
+left.set(yscale="log", xlabel="step", title="A log of norms, and four limits")
+left.legend(fontsize=8)
+right.set(xscale="log", xlabel="limit", ylabel="share of the steps", title="How many steps a limit clips")
+right.legend(loc="lower left")
+plt.show()
+
+# %% [markdown]
+# Norms are largest early and shrink as the network learns, so a high quantile clips early steps and rests
+# later. The log is only a first answer: clipping changes where training goes, and with it the norms that come after (the
+# dots are not on the curve). So watch the share of clipped steps: some is good, all from beginning to end is not.
+# [Choose a threshold](../docs/how_to/choose_a_threshold.md) has a table of what to do.
+#
+# ## What it costs
+#
+# **A limit below all norms is a learning rate.** Every step has the same length then, whatever the gradient said of
+# how far to go:
+
+# %%
+gradient = np.random.default_rng(0).standard_normal(5)
+for size in (1, 100, 10_000):
+    print(f"{size:6} × gradient →", clipcore.clip_by_l2_norm(size * gradient, 0.001))
+    assert np.allclose(
+        clipcore.clip_by_l2_norm(size * gradient, 0.001), 0.001 * gradient / clipcore.l2_norm(gradient)
+    )
+
+# %% [markdown]
+# **Clipping has an opinion on what is rare.** The mean of clipped gradients is not the clipped mean. Nine examples say
+# "down a little", the tenth says "up, by far":
+
+# %%
+gradients = np.array([-1.0] * 9 + [20.0])
+clipped = clipcore.clip_by_l2_norm(gradients[:, None], 1.0, axis=1)
+print(f"mean of the gradients {gradients.mean():+.2f}, mean of the clipped ones {clipped.mean():+.2f}")
+assert gradients.mean() > 0 > clipped.mean()
+
+# %% [markdown]
+# If the tenth is an accident, that is what you want. If it is the rare example that matters, it is not. A limit that acts
+# on few steps keeps the difference small.
+#
+# ## Exercises
+#
+# **1.** How long was the leap in the first picture, and what must be divided by what to get it? Why does the walk never come back?
+
+# %% tags=["hide-cell"]
+places, losses, norms = ways["no limit"]
+length = clipcore.l2_norm(places[leap + 1] - places[leap])
+print(f"{length:,.1f} long: the learning rate 1 times the norm {norms[leap]:,.1f}; nothing is divided.")
+h = (1 + np.tanh((places[-1][0] * 0.5 + places[-1][1]) / 2)) / 2
+print(f"There the unit gives {h}, and σ′ = h(1 − h) = {h * (1 - h)}: the gradient is zero, to the last bit.")
+assert math.isclose(length, norms[leap])
+
+# %% [markdown]
+# **2.** A gradient goes back through a hundred steps and may grow a thousandfold at most. How large may the spectral radius be, in
+# the long run?
+
+# %% tags=["hide-cell"]
+radius = 1000 ** (1 / 100)
+print(f"1000^(1/100) = {radius:.4f}")
+assert math.isclose(radius**100, 1000)
+
+# %% [markdown]
+# **3.** A colleague sums the loss over a batch of 64 where you take the mean. You clip to 1. Which limit and which learning
+# rate give your colleague the same training as yours? To the last bit?
+
+# %% tags=["hide-cell"]
+mine = {"kernel": np.random.default_rng(5).standard_normal((8, 8)), "bias": np.ones(8)}
+theirs = {name: 64 * leaf for name, leaf in mine.items()}
+clipped, clipped_theirs = (
+    clipcore.clip_by_global_norm(tree, c)[0] for tree, c in ((mine, 1.0), (theirs, 64.0))
+)
+print(
+    "A limit 64 times larger, and a learning rate 64 times smaller: the factor of the clip is then the same."
+)
+print(
+    "To the last bit, for 64 is a power of two: multiplying by it rounds nothing, and clipcore promises it of its clips."
+)
+for name in mine:
+    assert np.array_equal(64 * clipped[name], clipped_theirs[name])
+
+# %% [markdown]
+# **4.** In the adding run every step was clipped. Would Adam have gone elsewhere with a quarter of the limit?
+
+# %% tags=["hide-cell"]
+rng = np.random.default_rng(4)
+large, small = Adam(0.001), Adam(0.001)
+for _ in range(100):
+    gradient = rng.standard_normal(50)
+    far = large.directions(clipcore.clip_by_l2_norm(gradient, 0.1))
+    near = small.directions(clipcore.clip_by_l2_norm(gradient, 0.025))
+difference = clipcore.l2_norm(far[0] - near[0]) / clipcore.l2_norm(far[0])
+print(f"Hardly: the directions differ by {difference:.1e} of their length, and that is Adam's ε.")
+print(
+    "Adam divides by the size of what it gets, so a limit that clips everything cancels out. It matters where some are above."
+)
+assert difference < 1e-3
+
+# %% [markdown]
+# **5.** Learn one number $w$ with the loss $\frac12 (w - x)^2$, from examples $x$ that are mostly small and now and then large. Without a
+# limit $w$ becomes their mean. What does it become under a very small limit?
+
+# %% tags=["hide-cell"]
+x = np.random.default_rng(6).exponential(size=40_001)
+w = {math.inf: 0.0, 0.01: 0.0}
+for count, example in enumerate(x, 1):
+    for limit in w:
+        gradient = float(np.clip(w[limit] - example, -limit, limit))
+        w[limit] -= gradient / (count if limit == math.inf else limit * np.sqrt(count))
+print(f"mean {x.mean():.3f}, found without a limit {w[math.inf]:.3f}")
+print(f"median {np.median(x):.3f}, found with a small one {w[0.01]:.3f}")
+print("Clipped, every example pulls equally hard: w rests where as many are above as below.")
+assert abs(w[math.inf] - x.mean()) < 0.01
+assert abs(w[0.01] - np.median(x)) < 0.1
