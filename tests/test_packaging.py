@@ -140,6 +140,53 @@ def test_the_examples_in_docstrings_are_true(name: str) -> None:
     assert doctest.testmod(module).failed == 0
 
 
+FIRST_LOOK = ROOT / "docs" / "first_look.py"
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """The rows of a table, by what stands in front of the first blank or comma."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if " of 300 |" in line]
+    return {re.split("[ ,]", name)[0]: cells for name, *cells in rows}
+
+
+@pytest.mark.parametrize(
+    "name", ["by-hand", "clipcore", "torch.clip_grad_norm_", "optax.clip_by_global_norm"]
+)
+def test_the_first_table_of_the_readme_is_what_its_clips_do(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    done = subprocess.run([sys.executable, FIRST_LOOK, name], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    if not done.stdout:
+        if request.config.getoption("--require-all"):
+            pytest.fail(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed")
+    own, shown = rows_of(done.stdout)[name], rows_of(README)[name]
+    assert own[2:] == shown[2:]
+    for counted, said in zip(own[:2], shown[:2], strict=True):  # other processors may add in another order
+        assert abs(int(counted.split()[0]) - int(said.split()[0])) <= (0 if name == "clipcore" else 30)
+
+
+def test_the_first_table_of_the_readme_has_every_clip_that_its_command_shows() -> None:
+    spec = importlib.util.spec_from_file_location("first_look", FIRST_LOOK)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.HEAD in README
+    assert list(rows_of(README)) == list(module.CLIPS)
+
+
+@pytest.mark.slow
+def test_the_norms_that_the_readme_calls_wrong_are() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    done = subprocess.run(
+        [sys.executable, FIRST_LOOK, "--large"], capture_output=True, text=True, timeout=300
+    )
+    for said in re.findall(r"(\d+\.\d) %", README[: README.index("## Ten lines")]):
+        assert f"{said}% off" in done.stdout
+
+
 def test_what_the_readme_shows_arrives_in_three_libraries(request: pytest.FixtureRequest) -> None:
     missing = [name for name in ("jax", "torch") if importlib.util.find_spec(name) is None]
     if missing:
