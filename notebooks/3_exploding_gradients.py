@@ -13,9 +13,9 @@
 # %% [markdown]
 # # 3 · Exploding gradients
 #
-# A network that feeds its output back to itself, again and again, has a loss with cliffs. On the face of a cliff the gradient
-# is huge, and one step along it can undo all the steps before. Here is such a cliff, and gradient descent that meets it
-# twice: without a limit and with one.
+# A network that feeds its output back to itself, again and again, has a loss with cliffs. On the face of a cliff the
+# gradient is huge, and one step along it can undo all the steps before. Here is such a cliff, and gradient descent that
+# meets it twice: without a limit and with one.
 
 # %% tags=["hide-input"]
 import csv
@@ -71,9 +71,8 @@ shade = {"cmap": "Greys", "vmin": -0.1, "vmax": 0.6}
 relief.plot_surface(w, b, heights, rcount=217, ccount=60, antialiased=False, **shade)
 relief.view_init(38, 55)
 relief.set_box_aspect((4, 4, 2.6), zoom=1.15)
-relief.set(
-    xticks=range(3, 7), yticks=range(-4, 1), zticks=(0, 0.2, 0.4), xlabel="w", ylabel="b", zlabel="loss"
-)
+relief.set(xticks=range(3, 7), yticks=range(-4, 1), zticks=(0, 0.2, 0.4))
+relief.set(xlabel="w", ylabel="b", zlabel="loss")
 relief.set_title("The loss of one unit, repeated fifty times")
 
 plan = figure.add_subplot(1, 2, 2)
@@ -85,45 +84,42 @@ for name, (path, heights, _) in ways.items():
     inside = slice(None, leap + 1) if name == "no limit" else slice(None)
     relief.plot(*path[inside].T, heights[inside] + 0.01, color=colour, linewidth=width, zorder=5)
 thrown = places[leap + 1]
-plan.text(
-    5.5, -0.95, f"thrown to ({thrown[0]:,.0f}, {thrown[1]:,.0f})", color="#8a3b66", ha="right", va="center"
-)
+plan.text(5.5, -0.97, f"thrown to ({thrown[0]:,.0f}, {thrown[1]:,.0f})", color="#8a3b66", ha="right")
 plan.plot(*places[0], "ko", label="start")
-plan.set(
-    xlim=(2.5, 6.5), ylim=(-3.5, -0.8), xlabel="w", ylabel="b", title="From above: the darker, the higher"
-)
+plan.set(xlim=(2.5, 6.5), ylim=(-3.5, -0.8), xlabel="w", ylabel="b")
+plan.set_title("From above: the darker, the higher")
 plan.legend(loc="lower left")
 plt.show()
 
 # %% [markdown]
-# Both walks begin at the same place, with the same learning rate, and cross the plain by the same steps. Then they touch
-# the wall. The one without a limit is thrown out of the picture and never returns: where it lands, all is flat. The other
-# steps back a little, touches the wall again, and follows it into the valley. One line of code is the difference:
+# Both walks begin at the same place, with the same learning rate, and cross the plain by the same steps. Then they
+# touch the wall. The one without a limit is thrown out of the picture and never returns: where it lands, all is flat.
+# The other steps back a little, touches the wall again, and follows it into the valley. One line of code is the
+# difference:
 
 # %%
 loss, gradient = loss_and_gradient(*places[leap])
 step, norm = clipcore.clip_by_global_norm(gradient, 0.3)
 print(f"On the wall:  gradient {gradient.round()}, its norm {norm:,.0f}")
-print(
-    f"Clipped:      gradient {step.round(3)}, its norm {clipcore.global_norm(step):.3f}, the same direction"
-)
+print(f"Clipped:      gradient {step.round(3)}, its norm {clipcore.l2_norm(step):.3f}, the same direction")
 for name, (_, heights, sizes) in ways.items():
-    print(
-        f"{name:12}  lowest loss {heights.min():.5f}, last loss {heights[-1]:.5f}, last norm {sizes[-1]:.5f}"
-    )
+    print(f"{name:12}  loss: lowest {heights.min():.5f}, last {heights[-1]:.5f}; last norm {sizes[-1]:.5f}")
 
+same = np.count_nonzero(np.cumsum(norms > 0.3) == 0)  # steps over the plain
+assert np.array_equal(places[: same + 1], ways["max_norm 0.3"][0][: same + 1])
 assert norms.max() > 1000
 assert norms[-1] == 0  # thrown out, and stuck there
 assert ways["max_norm 0.3"][1].min() < 0.01 < losses.min()
 
 # %% [markdown]
-# Such walls, and the clip by norm as the remedy, are from [Pascanu et al. 2013](https://arxiv.org/abs/1211.5063). A year
-# before, Mikolov had cut gradients by value ([citations](../docs/citations.md)).
+# Such walls, and the clip by norm as the remedy, are from [Pascanu et al. 2013](https://arxiv.org/abs/1211.5063). A
+# year before, Mikolov had cut gradients by value ([citations](../docs/citations.md)).
 #
 # ## Where the wall comes from
 #
-# The unit computes $h ← σ(w h + b)$, fifty times. By the chain rule, the gradient is a sum of products, with up to fifty
-# factors $w·σ′$ in each. Along the wall the unit stays near ½ for long, where $σ′ = ¼$: all factors are then near $w/4$.
+# The unit computes $h ← σ(w h + b)$, fifty times. By the chain rule, the gradient is a sum of products, with up to
+# fifty factors $w·σ′$ in each. Along the wall the unit stays near ½ for long, where $σ′ = ¼$: all factors are then near
+# $w/4$.
 
 # %%
 for w in (3, 4, 5, 6):
@@ -133,8 +129,8 @@ for w in (3, 4, 5, 6):
 # From $w = 4$ on the wall gets steeper and steeper; below it fades away. Look at the picture again: so it does.
 #
 # In a network with many units the factors are matrices, the *Jacobians* of the steps. With the recurrent kernel $W$, a
-# gradient that goes back $t$ steps is multiplied by $W$ (and by the slopes of the activation) $t$ times. What becomes of
-# it in the long run is decided by the *spectral radius* of $W$, the largest magnitude of an eigenvalue:
+# gradient that goes back $t$ steps is multiplied by $W$ (and by the slopes of the activation) $t$ times. What becomes
+# of it in the long run is decided by the *spectral radius* of $W$, the largest magnitude of an eigenvalue:
 
 # %% tags=["hide-input"]
 rng = np.random.default_rng(3)
@@ -157,12 +153,8 @@ for radius, colour in radii.items():
     left.plot(growth[radius], color=colour, linewidth=2)
     left.plot(radius ** np.arange(101.0), ":", color=colour)
     right.plot(back[radius] / back[radius][0], color=colour, linewidth=2, label=f"spectral radius {radius}")
-left.set(
-    yscale="log",
-    xlabel="t",
-    title="A random 64 × 64 kernel: ‖Wᵗ‖ (dotted: radiusᵗ)",
-    ylabel="times the first",
-)
+left.set(yscale="log", xlabel="t", ylabel="times the first")
+left.set_title("A random 64 × 64 kernel: ‖Wᵗ‖ (dotted: radiusᵗ)")
 right.set(xlabel="steps back", title="An Elman layer: its gradient by what it read")
 right.legend(loc="upper left")
 plt.show()
@@ -174,8 +166,9 @@ assert growth[0.9].max() > 1
 
 # %% [markdown]
 # Left, the norm of the powers of a matrix. It first grows by a bit, even at radius 0.9, for a norm sees more than
-# eigenvalues; then the radius decides. Right, the same in a real layer: how much its last output depends on what it read,
-# step by step into the past. Above 1 gradients **explode**, below 1 they **vanish**, and the way between is narrow:
+# eigenvalues; then the radius decides. Right, the same in a real layer: how much its last output depends on what it
+# read, step by step into the past. Above 1 gradients **explode**, below 1 they **vanish**, and the way between is
+# narrow:
 
 # %%
 for radius in (0.99, 1.01, 1.1):
@@ -186,9 +179,9 @@ for radius in (0.99, 1.01, 1.1):
 #
 # ## A network that adds
 #
-# `clipcore.demo` has small networks in NumPy, made to be read ([what clipping does](../docs/demo.md)). This one is an Elman
-# network with 64 units. It reads fifty numbers, two of which are marked, and is to give the sum of those two: the *adding
-# problem* of Hochreiter and Schmidhuber. It trains twice with Adam, from the same start.
+# `clipcore.demo` has small networks in NumPy, made to be read ([what clipping does](../docs/demo.md)). This one is an
+# Elman network with 64 units. It reads fifty numbers, two of which are marked, and is to give the sum of those two: the
+# *adding problem* of Hochreiter and Schmidhuber. It trains twice with Adam, from the same start.
 
 
 # %%
@@ -241,23 +234,21 @@ right.set(title="Test error of the full size, five seeds each", xlim=(-0.5, 2.5)
 plt.show()
 
 # %%
-assert (
-    min(epoch["test_error"] for epoch in held.epochs)
-    < 0.1
-    < min(epoch["test_error"] for epoch in free.epochs)
-)
+best_held, best_free = (min(epoch["test_error"] for epoch in run.epochs) for run in (held, free))
+assert best_held < 0.1 < best_free
 assert all(float(row["test_error"]) < 0.05 for row in kept if row["max_norm"])
 assert all(float(row["test_error"]) > 0.1 for row in kept if not row["max_norm"])
 
 # %% [markdown]
-# The picture on the right is not computed here. It shows runs that were kept in a file: a hundred numbers, four times the
-# data, twice the epochs, a third of the learning rate ([how they were made](../docs/demo.md)). Clipped, all learn to add;
-# unclipped, none does.
+# The picture on the right is not computed here. It shows runs that were kept in a file: a hundred numbers, four times
+# the data, twice the epochs, a third of the learning rate ([how they were made](../docs/demo.md)). Clipped, all learn
+# to add; unclipped, none does.
 #
-# But does [Adam](https://arxiv.org/abs/1412.6980) not divide each gradient by its size? It does: by the root of a running
-# mean of squares. So both runs begin alike, and both are over the cliff after the first step. What differs is what is
-# remembered. That mean forgets slowly: one gradient that is a thousand times too large stays in it for about a thousand
-# steps, and makes all of them short. Here is the norm that Adam remembers at the end, next to the norm of a usual gradient:
+# But does [Adam](https://arxiv.org/abs/1412.6980) not divide each gradient by its size? It does: by the root of a
+# running mean of squares. So both runs begin alike, and both are over the cliff after the first step. What differs is
+# what is remembered. That mean forgets slowly: one gradient that is a thousand times too large stays in it for about a
+# thousand steps, and makes all of them short. Here is the norm that Adam remembers at the end, next to the norm of a
+# usual gradient:
 
 
 # %%
@@ -269,10 +260,9 @@ def remembered(norms, beta2=0.999):
 ratio = {}
 for name, run in {"no clipping": free, "max_norm 0.1": held}.items():
     norms = np.array([step.norm_after for step in run.history])
-    ratio[name] = remembered(norms) / np.median(norms[-50:])
-    print(
-        f"{name:12}  remembered {remembered(norms):8.3g}, usual {np.median(norms[-50:]):.3g}: {ratio[name]:.3g} times"
-    )
+    usual = np.median(norms[-50:])
+    ratio[name] = remembered(norms) / usual
+    print(f"{name:12}  remembered {remembered(norms):8.3g}, usual {usual:4.3g}: {ratio[name]:.3g} times")
 assert ratio["no clipping"] > 20
 assert ratio["max_norm 0.1"] < 1.5
 
@@ -289,7 +279,8 @@ assert len(plain.history) < 10
 # ## Digits, and a learning rate far too large
 #
 # Not only recurrent networks explode. A network with two hidden layers learns handwritten digits by plain gradient
-# descent, at a learning rate of 4. A step that is too long leads to where gradients are larger, and the next step is longer.
+# descent, at a learning rate of 4. A step that is too long leads to where gradients are larger, and the next step is
+# longer.
 
 # %%
 digits = load_data("mlp")
@@ -297,13 +288,12 @@ ask = {"optimizer": "sgd", "learning_rate": 4.0, "epochs": 8}
 free = train(Options.of("mlp", clip="none", **ask), digits)
 held = train(Options.of("mlp", clip="global", max_norm=0.1, **ask), digits)
 
-print(f"no clipping:  after {len(free.history)} steps: {free.diverged}")
-print(
-    f"max_norm 0.1: test accuracy {held.scores()['test_accuracy']:.3f}, {held.share_clipped:.0%} of the steps clipped"
-)
+reached = held.scores()["test_accuracy"]
+print(f"no clipping:  after {len(free.history)} steps {free.diverged}")
+print(f"max_norm 0.1: test accuracy {reached:.3f}, {held.share_clipped:.0%} of the steps clipped")
 assert free.diverged
 assert not held.diverged
-assert held.scores()["test_accuracy"] > 0.9
+assert reached > 0.9
 half = len(held.history) // 2
 assert sum(step.clipped for step in held.history[:half]) > sum(step.clipped for step in held.history[half:])
 
@@ -315,9 +305,7 @@ left.set(yscale="log", xlabel="step", title="Loss")
 left.legend()
 right.plot([step.norm_before for step in held.history], color=BEFORE, linewidth=1, label="before clipping")
 right.plot([step.norm_after for step in held.history], color=WITH, label="after clipping")
-right.plot(
-    [step.norm_before for step in free.history], color=WITHOUT, linewidth=3, marker="o", label="no clipping"
-)
+right.plot([step.norm_before for step in free.history], color=WITHOUT, linewidth=3, marker="o")
 right.axhline(0.1, color=LIMIT, linestyle="--", label="limit")
 right.set(yscale="log", xlabel="step", title="Norm of the gradients")
 right.legend()
@@ -345,9 +333,8 @@ for i, limit in enumerate(limits):
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
 for axes, numbers, title in ((left, accuracy, "Test accuracy"), (right, share, "Share of steps clipped")):
     axes.imshow(numbers, cmap="Blues", vmin=0, vmax=1.1, aspect="auto")
-    axes.set(
-        xticks=range(5), xticklabels=[f"{rate:g}" for rate in rates], xlabel="learning rate", title=title
-    )
+    axes.set(xticks=range(5), xticklabels=[f"{rate:g}" for rate in rates])
+    axes.set(xlabel="learning rate", title=title)
     axes.set(yticks=range(5), yticklabels=["no limit", *(f"{limit:g}" for limit in limits[1:])])
     for (i, j), number in np.ndenumerate(numbers):
         word = "diverged" if np.isnan(accuracy[i, j]) and axes is left else f"{number:.2f}"
@@ -357,19 +344,19 @@ plt.show()
 
 # %%
 assert np.isnan(accuracy[0, 3:]).all()  # no limit, large rates
-assert accuracy[3, 3] > 0.9  # the same rate under a limit
+assert accuracy[3, 3] > 0.8  # the same rate under a limit
 assert (share[[2, 3, 4], [1, 2, 3]] == 1).all()
 assert np.ptp(accuracy[[2, 3, 4], [1, 2, 3]]) < 0.05  # a diagonal on which all steps are clipped
 
 # %% [markdown]
 # - Top row: the learning rate alone decides, and a large one fails.
-# - Bottom rows: all steps are clipped, and only the *product* of limit and rate counts. Accuracies are the same along the
-#   diagonals. Where the product is too large, no limit helps.
+# - Bottom rows: all steps are clipped, and only the *product* of limit and rate counts. Accuracies are the same along
+#   the diagonals. Where the product is too large, no limit helps.
 # - Second row: some steps are clipped. Here the two are different things. A smaller rate makes *every* step shorter; a
 #   limit shortens the steps that stand out, and leaves the others as they are.
 #
-# So a rate may suit the plain while a limit guards the wall. Fifty walks in the first picture, from starts nearby, at two
-# learning rates. With the smaller they may take more steps:
+# So a rate may suit the plain while a limit guards the wall. Fifty walks in the first picture, from starts nearby, at
+# two learning rates. With the smaller they may take more steps:
 
 # %%
 starts = np.array([[6.0], [-1.5]]) + np.random.default_rng(1).uniform(-0.25, 0.25, (2, 50))
@@ -387,8 +374,8 @@ for rate in (1.0, 0.3):
 #
 # ## Measure, then choose
 #
-# Which limit? Look at the norms of a run that goes well. `clip_by_global_norm` returns the norm it has measured, and under
-# an infinite limit it changes nothing:
+# Which limit? Look at the norms of a run that goes well. `clip_by_global_norm` returns the norm it has measured
+# ([log norms](../docs/how_to/log_norms.md)), and under an infinite limit it changes nothing:
 
 # %%
 tree = {"kernel": np.array([3.0, -4.0]), "bias": np.array([12.0])}
@@ -409,10 +396,8 @@ shares, reached = {}, {}
 for name, limit in limits.items():
     run = train(Options.of("mlp", clip="global", max_norm=limit, **ask), digits)
     shares[name], reached[name] = run.share_clipped, run.scores()["test_accuracy"]
-    print(
-        f"{name:14} limit {limit:<6.3g} {shares[name]:4.0%} of the steps clipped, test accuracy {reached[name]:.3f}"
-    )
-print(f"no clipping                                 test accuracy {watched.scores()['test_accuracy']:.3f}")
+    print(f"{name:13}  limit {limit:<6.3g} clipped {shares[name]:4.0%}  test accuracy {reached[name]:.3f}")
+print(f"no clipping                               test accuracy {watched.scores()['test_accuracy']:.3f}")
 assert min(reached["quantile 0.9"], reached["quantile 0.99"]) > 0.9 > 0.5 > reached["far too small"]
 assert shares["far too small"] == 1
 assert np.median(norms[-22:]) < np.median(norms[:22])  # the last epoch, the first
@@ -421,9 +406,8 @@ assert np.median(norms[-22:]) < np.median(norms[:22])  # the last epoch, the fir
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6))
 left.plot(norms, ".", color=BEFORE)
 tints = dict(zip(limits, ("#e69f00", LIMIT, "#56b4e9", "#009e73"), strict=True))
-right.plot(
-    np.sort(norms), 1 - np.arange(1, len(norms) + 1) / len(norms), color=BEFORE, label="above it in the log"
-)
+above = 1 - np.arange(1, len(norms) + 1) / len(norms)
+right.plot(np.sort(norms), above, color=BEFORE, label="above it in the log")
 for name, limit in limits.items():
     left.axhline(limit, color=tints[name], linestyle="--", label=name)
     right.plot(limit, shares[name], "o", color=tints[name], markersize=8)
@@ -435,26 +419,25 @@ right.legend(loc="lower left")
 plt.show()
 
 # %% [markdown]
-# Most norms shrink as the network learns, and some stand out at any time: a high quantile clips those. The log is only a
-# first answer. Clipping changes where training goes, and with it the norms that come after, so the dots are not on the
-# curve. Watch the share of clipped steps: some is good, all from beginning to end is not.
+# Most norms shrink as the network learns, and some stand out at any time: a high quantile clips those. The log is only
+# a first answer. Clipping changes where training goes, and with it the norms that come after, so the dots are not on
+# the curve. Watch the share of clipped steps: some is good, all from beginning to end is not.
 # [Choose a threshold](../docs/how_to/choose_a_threshold.md) has a table of what to do.
 #
 # ## What it costs
 #
-# **A limit below all norms is a learning rate.** Every step has the same length then, whatever the gradient said of
-# how far to go:
+# **A limit below all norms is a learning rate.** Every step of plain gradient descent has the same length then,
+# whatever the gradient said of how far to go:
 
 # %%
 gradient = np.random.default_rng(0).standard_normal(5)
 for size in (1, 100, 10_000):
-    print(f"{size:6} × gradient →", clipcore.clip_by_l2_norm(size * gradient, 0.001))
-    assert np.allclose(
-        clipcore.clip_by_l2_norm(size * gradient, 0.001), 0.001 * gradient / clipcore.l2_norm(gradient)
-    )
+    clipped = clipcore.clip_by_l2_norm(size * gradient, 0.001)
+    print(f"{size:6} × gradient →", clipped)
+    assert np.allclose(clipped, 0.001 * gradient / clipcore.l2_norm(gradient))
 
 # %% [markdown]
-# **Clipping has an opinion on what is rare.** The mean of clipped gradients is not the clipped mean. Nine examples say
+# **Clipping has an opinion on what is rare.** The mean of clipped gradients is not the clipped mean. Nine batches say
 # "down a little", the tenth says "up, by far":
 
 # %%
@@ -464,7 +447,7 @@ print(f"mean of the gradients {gradients.mean():+.2f}, mean of the clipped ones 
 assert gradients.mean() > 0 > clipped.mean()
 
 # %% [markdown]
-# If the tenth is an accident, that is what you want. If it is the rare example that matters, it is not. A limit that acts
+# If the tenth is an accident, that is what you want. If it is the rare batch that matters, it is not. A limit that acts
 # on few steps keeps the difference small.
 #
 # ## Exercises
@@ -480,7 +463,8 @@ print(f"There the unit gives {h}, and σ′ = h(1 − h) = {h * (1 - h)}: the gr
 assert math.isclose(length, norms[leap])
 
 # %% [markdown]
-# **2.** A gradient that goes back a hundred steps is to grow a thousandfold at most. How large may the spectral radius be?
+# **2.** A gradient that goes back a hundred steps is to grow a thousandfold at most. How large may the spectral radius
+# be?
 
 # %% tags=["hide-cell"]
 radius = 1000 ** (1 / 100)
@@ -488,21 +472,17 @@ print(f"The hundredth root of 1000: {radius:.4f}. (And a bit less, for norms gro
 assert math.isclose(radius**100, 1000)
 
 # %% [markdown]
-# **3.** A colleague sums the loss over a batch of 64 where you take the mean. You clip to 1. Which limit and which learning
-# rate give your colleague the same training as yours? Is it the same to the last bit?
+# **3.** A colleague sums the loss over a batch of 64 where you take the mean. You clip to 1. Which limit and which
+# learning rate give your colleague the same training as yours? Is it the same to the last bit?
 
 # %% tags=["hide-cell"]
 mine = {"kernel": np.random.default_rng(5).standard_normal((8, 8)), "bias": np.ones(8)}
 theirs = {name: 64 * leaf for name, leaf in mine.items()}
-clipped, clipped_theirs = (
-    clipcore.clip_by_global_norm(tree, c)[0] for tree, c in ((mine, 1.0), (theirs, 64.0))
-)
-print(
-    "A limit 64 times larger, and a learning rate 64 times smaller: the factor of the clip is then the same."
-)
-print(
-    "To the last bit, for 64 is a power of two: multiplying by it rounds nothing, and clipcore promises no less."
-)
+clipped, _ = clipcore.clip_by_global_norm(mine, 1.0)
+clipped_theirs, _ = clipcore.clip_by_global_norm(theirs, 64.0)
+print("A limit 64 times larger and a learning rate 64 times smaller: the factor of the clip stays the same.")
+print("To the last bit, too: 64 is a power of two, so that multiplying by it rounds nothing,")
+print("and that a clip then gives 64 times the same bits is one of the laws of clipcore (scale).")
 for name in mine:
     assert np.array_equal(64 * clipped[name], clipped_theirs[name])
 
@@ -518,15 +498,13 @@ for _ in range(100):
     near = small.directions(clipcore.clip_by_l2_norm(gradient, 0.025))
 difference = clipcore.l2_norm(far[0] - near[0]) / clipcore.l2_norm(far[0])
 print(f"Hardly: the directions differ by {difference:.1e} of their length, and that is Adam's ε.")
-print(
-    "Adam divides by the size of what it gets: a limit that clips all steps cancels out. What remains is that all gradients"
-)
-print("count alike in Adam's mean of squares, and none can spoil it.")
+print("Adam divides by the size of what it gets, so a limit that clips all steps cancels out.")
+print("What remains is that all gradients count alike in Adam's mean of squares, and none can spoil it.")
 assert difference < 1e-3
 
 # %% [markdown]
-# **5.** Learn one number $w$ from examples $x$, with the loss $½(w - x)^2$ and the gradient of each example clipped. Without a
-# limit $w$ becomes the mean of the examples. What does it become under a tiny limit?
+# **5.** Learn one number $w$ from examples $x$, with the loss $½(w - x)^2$ and the gradient of each example clipped.
+# Without a limit $w$ becomes the mean of the examples. What does it become under a tiny limit?
 
 # %% tags=["hide-cell"]
 x = np.random.default_rng(6).exponential(size=1001)  # mostly small, now and then large
@@ -537,12 +515,9 @@ for limit in (math.inf, 1.0, 0.01):
         w -= rate * clipcore.clip_by_l2_norm((w - x)[:, None], limit, axis=1).mean()
     found[limit] = w
     print(f"limit {limit:<4}  w = {w:.3f}")
-print(
-    f"The mean is {x.mean():.3f}, the median {np.median(x):.3f}. Under a tiny limit every example pulls equally hard,"
-)
-print(
-    "and w rests where as many are above as below. (Statisticians know what lies between: Huber's estimator.)"
-)
+print(f"The mean is {x.mean():.3f}, the median {np.median(x):.3f}. Under a tiny limit every example pulls")
+print("equally hard, and w rests where as many are above as below.")
+print("(Statisticians know what lies between: it is Huber's estimator.)")
 assert math.isclose(found[math.inf], x.mean())
 assert abs(found[0.01] - np.median(x)) < 0.02
 assert np.median(x) < found[1.0] < x.mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from typing import Any
@@ -213,6 +214,27 @@ def test_a_framework_s_formula_is_a_difference_of_definition() -> None:
     count = report.counts["formula"]
     assert 0 < count.differing == count.broken
     assert "a difference of definition: right by the formula 'torch'" in str(report)
+
+
+def test_a_change_of_an_ulp_inside_the_limit_may_be_a_definition_too() -> None:
+    def max_norm(x: Array, limit: float) -> Array:
+        norm = math.sqrt(np.sum(np.square(x, dtype=np.float64)))
+        return (x * (min(norm, limit) / (norm + 1e-7))).astype(x.dtype)
+
+    definition = "keras-max-norm"
+    run = Verification(
+        Subject(max_norm), L2, level="rounded", dtypes=["float32"], max_examples=50, definition=definition
+    )
+    for _ in run.steps():
+        pass
+    assert {each.difference for each in run.report().findings} == {definition}
+
+
+def test_a_limit_that_should_be_refused_warns_nobody(recwarn: pytest.WarningsRecorder) -> None:
+    warnings.simplefilter("always")
+    report = quick(lambda x, limit: x.copy(), level="exact", dtypes=["float32"])
+    assert not report.passed
+    assert [str(each.message) for each in recwarn] == []
 
 
 def test_by_its_own_formula_it_passes_at_level_rounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -326,9 +327,11 @@ class Verification:
             made = outcome(callee, case)
             if not made.usable:
                 return [""] * len(found)
-            other = next((each for each in self._others if follows(case, made.result, each)), None)
-            by_other = other is not None and not follows(case, made.result, FORMULAS["contract"])
-            changed = other is not None and not leaves_alone(case, other) and differs(case, made.result)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", np.exceptions.ComplexWarning)  # a complex limit is no number
+                other = next((each for each in self._others if follows(case, made.result, each)), None)
+                by_other = other is not None and not follows(case, made.result, FORMULAS["contract"])
+                changed = other is not None and not leaves_alone(case, other) and differs(case, made.result)
         except Exception:  # no formula speaks of such arguments
             return [""] * len(found)
         name = other.name if other else ""

@@ -13,6 +13,7 @@ from clipcore.verify.report import LAWS, Count, Finding, Report, Skipped
 __all__ = ["findings", "listing", "table"]
 
 
+NARROW: Final = {"formula": "fmla"}  # where its first four letters are another law's
 SHORT: Final = {"identity": "ident.", "tightness": "tight.", "direction": "direct.", "idempotence": "idemp."}
 
 
@@ -31,7 +32,9 @@ def table(reports: Sequence[Report], *, narrow: bool = False) -> Table:
         drawn.add_column(head, no_wrap=True)
     laws = [law for law in LAWS if any(law in report.counts for report in reports)]
     for law in laws:
-        drawn.add_column(law[:4] if narrow else SHORT.get(law, law), justify="right", no_wrap=True)
+        drawn.add_column(
+            NARROW.get(law, law[:4]) if narrow else SHORT.get(law, law), justify="right", no_wrap=True
+        )
     previous = ""
     for report in reports:
         level = Text(

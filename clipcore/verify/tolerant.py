@@ -91,9 +91,9 @@ def tolerant(
 
 
 def follows(case: Case, result: Any, formula: Formula) -> bool:
-    """Return whether a norm clip's result is that of a formula, to 4 ulp; NaN where it says NaN."""
-    before, after = leaves(case.tree), leaves(result)
-    return all(_first_fault(group, case.operation, formula) is None for group in groups(case, before, after))
+    """Return whether a norm clip's result is that of a formula, as level rounded asks; NaN where it says NaN."""
+    found = groups(case, leaves(case.tree), leaves(result))
+    return all(_fault_of(group, case.operation, formula) is None for group in found)
 
 
 def differs(case: Case, result: Any) -> bool:
@@ -116,9 +116,13 @@ def _of_norm_clip(case: Case, result: Any, formula: Formula, terms: Terms) -> It
     for group in groups(case, leaves(case.tree), leaves(result), terms):
         if flushed(group, terms):
             continue
-        fault = _first_fault(group, case.operation, formula) or _changed_inside(group, formula)
-        if fault:
+        if fault := _fault_of(group, case.operation, formula):
             yield fault
+
+
+def _fault_of(group: Group, operation: str, formula: Formula) -> Violation | None:
+    """Return the first element that is not what the formula says, or was changed clearly inside the limit."""
+    return _first_fault(group, operation, formula) or _changed_inside(group, formula)
 
 
 def _first_fault(group: Group, operation: str, formula: Formula) -> Violation | None:
