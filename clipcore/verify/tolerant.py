@@ -91,7 +91,7 @@ def tolerant(
 
 
 def follows(case: Case, result: Any, formula: Formula) -> bool:
-    """Return whether a norm clip's result is that of a formula, as level rounded asks; NaN where it says NaN."""
+    """Return whether a norm clip's result is that of a formula, as level rounded asks."""
     found = groups(case, leaves(case.tree), leaves(result))
     return all(_fault_of(group, case.operation, formula) is None for group in found)
 
