@@ -1,7 +1,9 @@
 """Bounds as values of a leaf's own dtype, rounded so that they hold as given: upper down, lower up."""
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -95,8 +97,8 @@ def round_bounds(
         If no value of the dtype is within the bounds.
     """
     name = dtype_name(dtype)
-    low = None if lower is None or is_array_bound(lower) else _round_lower(function, lower, name)
-    high = None if upper is None or is_array_bound(upper) else _round_upper(function, upper, name)
+    low = None if lower is None or is_array_bound(lower) else _rounded(_round_lower, function, lower, name)
+    high = None if upper is None or is_array_bound(upper) else _rounded(_round_upper, function, upper, name)
     if low is not None and high is not None and low > high:
         raise ValueError(
             f"{function}: lower is {shown(lower)} and upper is {shown(upper)}, and no {name} lies between; "
@@ -106,6 +108,20 @@ def round_bounds(
 
 
 @constant
+def _rounded(rounding: Callable[..., Any], function: str, bound: Bound, name: str) -> float | int | None:
+    """Round a number; a training loop asks for the same one at every step."""
+    plain = type(bound) in (int, float) and bound  # no zero: there are two, which are equal
+    answer: float | int | None = (_known if plain else _asked)(rounding, function, bound, name)
+    return answer
+
+
+def _asked(rounding: Callable[..., Any], *arguments: Any) -> Any:
+    return rounding(*arguments)
+
+
+_known = lru_cache(maxsize=256, typed=True)(_asked)
+
+
 def _round_upper(function: str, bound: Bound, name: str) -> float | int | None:
     value, low, high = _exact(bound), *_range(name)
     if value == math.inf:
@@ -121,7 +137,6 @@ def _round_upper(function: str, bound: Bound, name: str) -> float | int | None:
     return _floor(Fraction(value), name) if value else float(bound)
 
 
-@constant
 def _round_lower(function: str, bound: Bound, name: str) -> float | int | None:
     value, low, high = _exact(bound), *_range(name)
     if value == -math.inf:
@@ -139,6 +154,8 @@ def _round_lower(function: str, bound: Bound, name: str) -> float | int | None:
 
 @constant
 def _cross(lower: Bound, upper: Bound) -> bool:
+    if type(lower) is float and type(upper) is float:
+        return lower > upper
     return _exact(lower) > _exact(upper)
 
 

@@ -63,8 +63,14 @@ def first_picture(notebook: Any) -> bytes:
 def main() -> None:
     """Build the notebooks whose numbers are given, or all."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0].partition(": ``")[0])
-    numbers = {"type": int, "nargs": "+", "choices": SOURCES, "default": [*SOURCES]}
-    parser.add_argument("--only", **numbers, help="their numbers; all where none is given")
+    parser.add_argument(
+        "--only",
+        type=int,
+        nargs="+",
+        choices=SOURCES,
+        default=[*SOURCES],
+        help="their numbers; all by default",
+    )
     BUILT.mkdir(exist_ok=True)
     for number in parser.parse_args().only:
         source, begin = SOURCES[number], time.monotonic()

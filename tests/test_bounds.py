@@ -14,7 +14,7 @@ from clipcore_backends._numpy import NumpyEngine
 from edge_support import STRICT
 
 import clipcore as cc
-from clipcore import _portable
+from clipcore import _bounds, _portable
 from clipcore._bounds import round_bounds
 
 DTYPES = [np.dtype(name) for name in ("float16", ml_dtypes.bfloat16, "float32", "float64")]
@@ -161,3 +161,24 @@ def test_a_zero_within_array_bounds_keeps_its_sign(dtype: str, zero: float) -> N
         ends = np.full(67, lower, dtype), np.full(67, upper, dtype)
         assert cc.clip_by_value(x, *ends).tobytes() == x.tobytes()
         assert cc.clip_by_value(x, lower, upper).tobytes() == x.tobytes()
+
+
+def test_a_number_is_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    floor = _bounds._floor
+    monkeypatch.setattr(_bounds, "_floor", lambda *arguments: asked.append(arguments) or floor(*arguments))
+    results = [round_bounds("f", -0.12345678, 0.12345678, "float32") for _ in range(3)]
+    assert results == [results[0]] * 3
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("first", [0.0, -0.0])
+def test_what_is_remembered_is_neither_the_other_zero_nor_another_type(first: float) -> None:
+    for zero in (first, -first, first):
+        assert str(round_bounds("f", zero, None, "float32")[0]) == str(zero)
+    large = 2**53 + 1
+    assert round_bounds("f", None, large, "int64")[1] == large
+    assert round_bounds("f", None, float(large), "int64")[1] == 2**53
+    for _ in range(2):  # an error is not remembered
+        with pytest.raises(ValueError, match="below every finite float16"):
+            round_bounds("f", None, -1e6, "float16")

@@ -134,7 +134,7 @@ def _clamp_for(leaf: Array, lower: Array | None, upper: Array | None) -> _Clamp:
     """Return the function that cuts pieces of a leaf to its bounds."""
     if leaf.dtype.kind == "V":
         return _clamp_bfloat16
-    if leaf.dtype.kind == "f" and not all(np.all(bound) for bound in (lower, upper) if bound is not None):
+    if leaf.dtype.kind == "f" and not all(bound.all() for bound in (lower, upper) if bound is not None):
         return _clamp_at_zero
     return _clamp
 
