@@ -113,13 +113,33 @@ def _signature(
     return re.sub(r"<module '(\w+)' [^>]*>", r"\1", signature or "") or signature, returns
 
 
+# Signs that notebooks show as they are, and docutils knows by their names alone.
+SIGNS = {
+    "…": r"\ldots ",
+    "‖": r"\| ",
+    "·": r"\cdot ",
+    "×": r"\times ",
+    "±": r"\pm ",
+    "≤": r"\le ",
+    "←": r"\leftarrow ",
+    "′": "'",
+    "½": r"\frac{1}{2}",
+    "¼": r"\frac{1}{4}",
+}
+
+
+def _mathml(node: Any, **options: bool) -> str:
+    """Return a formula as MathML."""
+    return str(tex2mathml(node.astext().translate(str.maketrans(SIGNS)), **options))
+
+
 def _inline_math(self: Any, node: Any) -> None:
-    self.body.append(tex2mathml(node.astext()))
+    self.body.append(_mathml(node))
     raise nodes.SkipNode
 
 
 def _block_math(self: Any, node: Any) -> None:
-    self.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    self.body.append(f'<div class="math">{_mathml(node, as_block=True)}</div>')
     raise nodes.SkipNode
 
 
