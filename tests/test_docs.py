@@ -21,7 +21,16 @@ from docs_support import MODULES, PAGES, ROOT, documented, exported, needs, skip
 
 PAPERS: Final = {
     **{f"docs/{name}": path for name, path in PAGES.items()},
-    **{name: ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "backends/README.md")},
+    **{
+        name: ROOT / name
+        for name in (
+            "README.md",
+            "CONTRIBUTING.md",
+            "CHANGELOG.md",
+            "backends/README.md",
+            "notebooks/README.md",
+        )
+    },
 }
 # Whose code runs in a test of its own.
 ELSEWHERE: Final = {

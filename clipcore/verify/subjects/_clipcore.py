@@ -32,6 +32,10 @@ _LIBRARIES: Final = (
     ),
     ("clipcore.torch", "torch", "clipcore torch", "torch tensors."),
     ("clipcore.jax", "jax", "clipcore jax", "JAX arrays, with jax_enable_x64 switched on."),
+    ("clipcore.tensorflow", "tensorflow", "clipcore tensorflow", "TensorFlow tensors."),
+    ("clipcore.mlx", "mlx", "clipcore mlx", "MLX arrays on the CPU."),
+    ("clipcore.paddle", "paddle", "clipcore paddlepaddle", "Paddle tensors."),
+    ("clipcore.dask", "dask", "clipcore dask", "dask arrays."),
 )
 
 
@@ -40,7 +44,7 @@ def _dtypes(module: str, operation: str) -> tuple[str, ...] | None:
     by_value = operation in _CLIPS_BY_VALUE
     if module == "array_api_strict":
         return ("float32", "float64", *(INTEGERS if by_value else ("complex64", "complex128")))
-    return (*FLOATING, *SIGNED_AND_UINT8) if module == "torch" and by_value else None
+    return (*FLOATING, *SIGNED_AND_UINT8) if module in ("torch", "paddle") and by_value else None
 
 
 def _own(name: str, module: str, distribution: str, arrays: str, operation: str) -> ReadyMade:
@@ -48,10 +52,9 @@ def _own(name: str, module: str, distribution: str, arrays: str, operation: str)
 
     def build() -> Subject:
         function = getattr(clipcore, operation)
-        if module != "jax":
-            return Subject(function, module)
-        enable_float64()
-        return Subject(function, module, timeout=COMPILING)
+        if module == "jax":
+            enable_float64()
+        return Subject(function, module, timeout=COMPILING if module in ("jax", "tensorflow") else 10.0)
 
     return ReadyMade(
         name=name,
