@@ -79,8 +79,10 @@ assert (off["clipcore"] >= -4).all()
 
 # %% [markdown]
 # Rounding is a small matter, and the smallest of four. The same line can also return zeros, leave a gradient as it is
-# that is twice too long, or work with a norm that is some percent off. This notebook goes through them, largest first,
-# and ends with a clip of a dozen lines that does none of it.
+# that is twice too long, or, where a library sums naively, work with a norm that is some percent off. This notebook goes
+# through them, largest first, and ends with a clip of a dozen lines that does none of it.
+#
+# (*By hand* is that line as it stands. The README's loop adds $10^{-6}$ to the norm: below.)
 #
 # ## The judge is a fraction
 #
@@ -538,8 +540,9 @@ plt.show()
 # zero.
 #
 # So there are three promises: never above the limit; close below it; and bit for bit the same where there is nothing to
-# do. They hold on NumPy and for tensors of torch on the CPU. Elsewhere a program may be traced before there are values,
-# and nobody can look at them: [what holds there](../docs/contract.md#on-other-libraries). The arithmetic is in one
+# do. They hold on NumPy, and for plain tensors of torch on the CPU: not inside a derivative or a compiler, and for bfloat16
+# only with ml_dtypes. Elsewhere a program may be traced before there are values, and nobody can look at them:
+# [what holds there](../docs/contract.md#on-other-libraries). The arithmetic is in one
 # file, `clipcore/_decide.py`; the papers are among the [citations](../docs/citations.md). In [notebook 6](6_verify.py)
 # fractions judge any clip, also your own.
 #

@@ -14,8 +14,11 @@
 # # 7 · Who shares the norm: per leaf, per axis, global
 #
 # "Clip the gradient to norm 0.5" leaves a question open: the norm *of what*? Of each array, of each slice of an array, of all
-# arrays together? It is the question in which libraries differ most. Here is the gradient of a small network that reads
-# handwritten digits, clipped three times, each time with the limit 0.5:
+# arrays together? It is the question in which libraries differ most.
+#
+# Here is the gradient of a small network that reads handwritten digits. It is a *tree*: a dict or list of arrays, which are
+# its *leaves*. This one has four, a kernel and a bias for each of two layers. It is clipped three times, each time with the
+# limit 0.5:
 
 # %% tags=["hide-input"]
 import threading
@@ -70,7 +73,7 @@ results = {
 }
 colours = dict(zip(results, (BEFORE, "#e69f00", "#cc79a7", AFTER), strict=True))
 
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.4), width_ratios=(3, 1.3, 1.3))
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3.4), width_ratios=(3, 1.3, 1.3))
 for k, (name, tree) in enumerate(results.items()):
     norms = [clipcore.l2_norm(leaf) for leaf in tree.values()]
     left.bar(np.arange(4) + 0.2 * k - 0.3, norms, 0.2, color=colours[name], label=name)
@@ -90,8 +93,8 @@ plt.show()
 # %% [markdown]
 # Each **leaf** by itself: the two kernels end at the limit and the biases, which were below it, stay as they are. Each
 # **unit** by itself (a column of a kernel, the weights that lead to one neuron; a bias is taken as a whole): most of the
-# gradient passes. **All together**: every bar shrinks by the same factor, and only here the gradient still points where it
-# pointed.
+# gradient passes. **All together**: every bar shrinks by the same factor, and only here does the gradient still point where
+# it pointed.
 #
 # All three are correct. Each keeps its own promise, and the promises differ:
 
@@ -101,16 +104,18 @@ for name, tree in results.items():
 assert all(clipcore.l2_norm(leaf) <= limit for leaf in results["each leaf"].values())
 assert all((clipcore.l2_norm(leaf, axis=0) <= limit).all() for leaf in results["each unit"].values())
 assert clipcore.global_norm(results["all together"]) <= limit
+assert clipcore.global_norm(results["each unit"]) > 0.75 * clipcore.global_norm(gradients)
 assert clipcore.global_norm(results["each unit"]) > clipcore.global_norm(results["each leaf"]) > 1.2 * limit
-assert angle(results["each leaf"], gradients) > 5
+assert all(np.array_equal(results["each leaf"][name], gradients[name]) for name in ("bias 1", "bias 2"))
+assert min(angle(results[name], gradients) for name in ("each leaf", "each unit")) > 5
 assert angle(results["all together"], gradients) < 0.001
 
 # %% [markdown]
 # ## A group has one norm and one factor
 #
 # The elements that share a norm are a **group**. A group $x$ is multiplied by one factor, $\min(1, C/‖x‖)$. That is all: what
-# follows in this notebook is about how to draw the groups. A tree of four small leaves, a box around each group, and in it
-# the factor:
+# follows in this notebook is about how to draw the groups. Here is a tree of four small leaves, and what becomes of it with the
+# limit 1.5: a blue box around each group, and in it the factor.
 
 # %% tags=["hide-input"]
 rng = np.random.default_rng(3)
@@ -143,41 +148,50 @@ def rounded(axes, x, y, wide, high, colour, edge=AFTER):
     axes.add_patch(FancyBboxPatch((x + 0.07, y + 0.07), wide - 0.14, high - 0.14, linewidth=1.5, **style))
 
 
-def draw(axes, title, axis, look):
+def draw(axes, title, axis, look, edge=AFTER):
     """Draw a box around each group; look(name, place) gives the colour and the text of an element."""
-    axes.set(xlim=(-0.5, 6.3), ylim=(6.3, -1.1), aspect="equal")
-    axes.set_title(title, fontsize=11)
+    axes.set(xlim=(-0.5, 6.3), ylim=(6.3, -1.1), aspect="equal", title=title)
     axes.axis("off")
     if axis == "global":
         rounded(axes, -0.35, -0.9, 6.5, 7.0, "none")
     for name, (x, y) in corners.items():
-        axes.text(x + 0.1, y - 0.15, name, fontsize=8, color="#555555")
+        axes.text(x + 0.1, y - 0.15, name, fontsize=9, color="#555555")
         rows, columns = np.atleast_2d(tiny[name]).shape
         high = 1 if axis in ((), -1) else rows
         wide = 1 if axis == () or (axis == 0 and rows > 1) else columns
         for i in range(0, rows, high):
             for j in range(0, columns, wide):
                 colour, text = look(name, (i, j)[-tiny[name].ndim :])
-                rounded(axes, x + j, y + i, wide, high, colour, "none" if axis == "global" else AFTER)
-                size = 7 if wide * high == 1 else 9
-                axes.text(x + j + wide / 2, y + i + high / 2, text, fontsize=size, ha="center", va="center")
+                rounded(axes, x + j, y + i, wide, high, colour, "none" if axis == "global" else edge)
+                axes.text(x + j + wide / 2, y + i + high / 2, text, fontsize=9, ha="center", va="center")
 
 
-figure, row = plt.subplots(1, 5, figsize=(12, 2.9))
-for axes, (title, axis) in zip(row, groups.items(), strict=True):
+def panels_for(tree):
+    """Draw a tree, element by element, and return a panel for each way to draw groups."""
+    _, panels = plt.subplots(2, 3, figsize=(9, 6.4))
+
+    def value(name, place):
+        number = tree[name][place]
+        return ("#e69f00", "NaN") if np.isnan(number) else ("none", f"{number:.1f}")
+
+    draw(panels[0, 0], "the tree, rounded", (), value, edge="#cccccc")
+    return panels.ravel()[1:]
+
+
+for axes, (title, axis) in zip(panels_for(tiny), groups.items(), strict=True):
     factors = {name: leaf / tiny[name] for name, leaf in clip_groups(tiny, 1.5, axis).items()}
 
     def shrunk(name, place, factors=factors):
         factor = factors[name][place]
-        return to_rgba(AFTER, 0.5 * (1 - factor) + 0.02), "1" if factor > 0.995 else f"{factor:.2f}"[1:]
+        return to_rgba(AFTER, 0.5 * (1 - factor) + 0.02), "1" if factor == 1 else f"{factor:.2f}"
 
     draw(axes, title, axis, shrunk)
 plt.show()
 
 # %% [markdown]
 # The darker, the more is taken away. An element that joins a group never makes its norm smaller: so the same limit
-# never takes less from a group than from a part of it. The first panel is familiar: where every element is its own group, the clip by
-# norm *is* the clip by value (exercise 1).
+# never takes less from a group than from a part of it. The panel beside the tree is familiar: where every element is its own
+# group, the clip by norm *is* the clip by value (exercise 1).
 #
 # In clipcore there are three ways to say it:
 #
@@ -269,7 +283,7 @@ steps = {
 }
 turned = {name: angle(step(examples), step(examples[1:])) for name, step in steps.items()}
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(12, 3.2), width_ratios=(2, 1.3))
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), width_ratios=(2, 1.3))
 ranking = np.argsort(-lengths)
 after = clipcore.l2_norm(clipped_examples, axis=1)
 left.bar(range(64), lengths[ranking], color=BEFORE, label="before")
@@ -293,9 +307,11 @@ assert turned["each example clipped"] < 0.5 * turned["no clipping"]
 
 # %% [markdown]
 # A clip of the sum keeps its direction, and with it all that the wrong example has done to it. Where each example is a group,
-# none counts for more than the limit. That bounds what a step can reveal about any one of them, and differential privacy is
-# built on it ([Abadi et al. 2016](https://arxiv.org/abs/1607.00133); the noise that it adds besides is not a matter of
-# clipping). Where each example's gradient is a tree, `clip_by_global_norm` of that tree is the same clip:
+# none counts for more than the limit: the limit bounds how far any one of them can move the sum.
+#
+# It hides none of them. Whoever knows the other examples can subtract them from the sum, and sees where the gradient of the
+# one that is left pointed. *Differential privacy* is built on the bound: it adds noise in proportion to it, and only the noise
+# hides an example ([Abadi et al. 2016](https://arxiv.org/abs/1607.00133)).
 
 # %%
 total = clipped_examples.sum(axis=0)
@@ -304,6 +320,15 @@ print(f"leaving out any one example moves the sum by {max(moved):.3f} at most, t
 assert (clipcore.l2_norm(clipped_examples, axis=1) <= limit).all()
 assert max(moved) <= limit + 1e-12  # the sums and their difference round
 
+others = clipped_examples[1:].sum(axis=0)
+found = angle({"left": total - others}, {"left": examples[0]})
+print(f"what is left without the others points {found:.1f}° away from the gradient of the first example")
+assert found < 0.001
+
+# %% [markdown]
+# Where each example's gradient is a tree, `clip_by_global_norm` of that tree is the same clip:
+
+# %%
 tree = gradient(trained, images[[0]], with_error[[0]])
 np.testing.assert_allclose(
     flat(clipcore.clip_by_global_norm(tree, limit)[0]), clipped_examples[0], atol=1e-12
@@ -385,7 +410,7 @@ for name, (before, ours, formula) in checks.items():
 limits = np.geomspace(0.02, 3, 40)
 axes_of = {"each leaf": None, "each unit": 0, "all together": "global"}
 reached = {}
-figure, (left, right) = plt.subplots(1, 2, figsize=(12, 3.6))
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
 for name, axis in axes_of.items():
     sizes = (
         [1] if axis == "global" else [clipcore.l2_norm(leaf, axis=axis).size for leaf in gradients.values()]
@@ -416,7 +441,7 @@ for name, share in reached.items():
 assert min(share[0] for share in reached.values()) > 0.95
 
 # %% [markdown]
-# Who changes from one kind to the other needs another limit. To be *safe* is easy: where each leaf has at most C/√L, the
+# Changing from one kind to the other takes another limit. To be *safe* is easy: where each leaf has at most C/√L, the
 # whole has at most C. To be *equal* is not possible with limits chosen beforehand. The safe limit is stricter than it need
 # be, unless all leaves exceed it, and in general the direction is another one:
 
@@ -432,7 +457,7 @@ assert angle(safe, gradients) > 10
 # ## Cut it, and clip the pieces
 #
 # Large trainings cut a gradient twice: its *elements* lie on many machines, and its *examples* come in micro-batches, one after
-# another. Who clips each piece by itself has made groups without meaning to:
+# another. Clipping each piece by itself makes groups, meant or not:
 
 # %% tags=["hide-input"]
 ranks = [1, 2, 4, 8, 16, 32]
@@ -446,14 +471,15 @@ for count in ranks:
     )
 
 cuts = [1, 2, 4, 8, 16, 32, 64]
-each, once = [], []
+each, once, shortest = [], [], []
 for count in cuts:
     pairs = zip(np.split(images, count), np.split(labels, count), strict=True)
     micro = np.array([flat(gradient(network, *pair)) for pair in pairs])
+    shortest.append(clipcore.l2_norm(micro, axis=1).min())
     each.append(clipcore.clip_by_l2_norm(micro, limit, axis=1).mean(axis=0))
     once.append(clipcore.clip_by_l2_norm(micro.mean(axis=0), limit))
 
-figure, panels = plt.subplots(1, 2, figsize=(12, 3.4), sharey=True)
+figure, panels = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
 panels[0].plot(ranks, np.linalg.norm(local, axis=1), "o-", color="#e69f00", label="each clips its own part")
 panels[0].plot(ranks, np.linalg.norm(shared, axis=1), "o-", color=AFTER, label="one norm for all")
 panels[1].plot(cuts, np.linalg.norm(each, axis=1), "o-", color="#e69f00", label="each is clipped")
@@ -466,21 +492,31 @@ for axes, counts, what in zip(panels, (ranks, cuts), ("machines", "micro-batches
     axes.legend(loc="upper left")
 panels[0].set(title="Elements on many machines", ylabel="length after clipping")
 panels[1].set(title="Examples in micro-batches")
-panels[0].text(32, limit - 0.02, "limit ", color=LIMIT, ha="right", va="top", fontsize=9)
+panels[0].text(32, limit - 0.04, "limit ", color=LIMIT, ha="right", va="top", fontsize=9)
 plt.show()
 
 # %%
 on_ranks, in_cuts = np.linalg.norm(local, axis=1) / limit, np.linalg.norm(each, axis=1) / limit
 print(f"on {ranks[-1]} machines, each by itself:      {on_ranks[-1]:.2f} times the step of one machine")
 print(f"in {cuts[-1]} micro-batches, each by itself: {in_cuts[-1]:.2f} times the step of the batch")
+above = sum(clipcore.l2_norm(shard) > limit for shard in np.array_split(vector, ranks[-1]))
+print(f"{above} of {ranks[-1]} pieces on machines are above the limit")
+print(f"the shortest of all micro-batches has {min(shortest) / limit:.1f} times the limit")
 assert (np.diff(on_ranks) > 0).all()
+assert above < 0.1 * ranks[-1]
+assert np.linalg.norm(local[-1]) > 0.98 * np.linalg.norm(vector)
 assert (np.diff(in_cuts) < 0).all()
+assert min(shortest) > 2 * limit
 np.testing.assert_allclose(shared, [shared[0]] * len(ranks), rtol=1e-12)
 np.testing.assert_allclose(once, [once[0]] * len(cuts), atol=1e-12)
 
 # %% [markdown]
 # Where pieces are clipped by themselves, the result depends on how many there are: a training on eight machines is not the
-# one on four. The blue lines are flat. For micro-batches it is a matter of order: add up, take the mean, then clip, once
+# one on four. Left, the more pieces, the smaller they are: in the end hardly any exceeds the limit, and the gradient passes
+# almost as it was. Right, every micro-batch is clipped, however many there are. But they point in different directions: each has at most
+# the limit, and their mean has less.
+#
+# The blue lines are flat. For micro-batches it is a matter of order: add up, take the mean, then clip, once
 # ([Gradient accumulation](../docs/how_to/gradient_accumulation.md)). For machines it takes a norm of norms.
 #
 # ## One norm over many machines
@@ -537,7 +573,7 @@ np.testing.assert_allclose(
 # All ranks take the same decision, because they get the same bits, in whatever order their numbers are added. How, what it
 # costs (eight numbers), and what counts once when leaves are replicated: [Many machines](../docs/many_machines.md).
 #
-# ## Who is not there does not count
+# ## What is not there does not count
 #
 # A leaf that is `None` stays `None` and is in no group. That is right for frozen parameters. A gradient that is computed and
 # then thrown away, on the contrary, still takes its share of the limit, and the others move less for it:
@@ -552,7 +588,7 @@ assert clipped["kernel 1"] is None
 assert clipcore.global_norm(head_only) < 0.7 * clipcore.global_norm(gradients)
 
 # %% [markdown]
-# ## Who shares the norm shares the NaN
+# ## Sharing the norm means sharing the NaN
 #
 # One element of the small tree becomes NaN. The norm of its group is NaN then, and so is the factor, and so is the whole
 # group. Orange is NaN after the clip:
@@ -561,8 +597,7 @@ assert clipcore.global_norm(head_only) < 0.7 * clipcore.global_norm(gradients)
 broken = {name: leaf.copy() for name, leaf in tiny.items()}
 broken["kernel 1"][1, 2] = np.nan
 spread = {}
-figure, row = plt.subplots(1, 5, figsize=(12, 2.9))
-for axes, (title, axis) in zip(row, groups.items(), strict=True):
+for axes, (title, axis) in zip(panels_for(broken), groups.items(), strict=True):
     clipped = clip_groups(broken, 1.0, axis)
     spread[title] = int(np.isnan(flat(clipped)).sum())
 

@@ -69,7 +69,7 @@ class Traits:
     gaps: dict[str, str] = field(default_factory=dict)
     has_float64: bool = True
     flushes: bool = False
-    count: int = 60
+    count: int = 30
     length: int = 0
     compiled: str = ""
     followed: bool = False
@@ -92,7 +92,7 @@ class Library(Enum):
 
     NUMPY = Traits("numpy", "NumPy")
     STRICT = Traits("array_api_strict", "array-api-strict", _STRICT, device="CPU_DEVICE")
-    STRICT_OTHER_DEVICE = Traits("array_api_strict", gaps=_STRICT, device="device1", count=20)
+    STRICT_OTHER_DEVICE = Traits("array_api_strict", gaps=_STRICT, device="device1", count=10)
     STRICT_NO_FLOAT64 = Traits(
         "array_api_strict",
         gaps={**_STRICT, "float64": NO_SUCH_DTYPE, "complex128": NO_SUCH_DTYPE},
@@ -101,7 +101,7 @@ class Library(Enum):
     )
     TORCH = Traits("torch", "PyTorch", _TORCH)
     TORCH_FOLLOWED = Traits("torch", gaps=_TORCH, followed=True)
-    TORCH_COMPILE = Traits("torch", gaps=_TORCH, compiled="torch", length=40, count=30)
+    TORCH_COMPILE = Traits("torch", gaps=_TORCH, compiled="torch", length=40)
     JAX = Traits(
         "jax",
         "JAX",
@@ -130,7 +130,7 @@ class Library(Enum):
     )
     DASK = Traits("dask.array", "dask.array", count=8, lazy=True)
     MLX = Traits("mlx", "MLX on the CPU", {"complex128": NO_SUCH_DTYPE})
-    TENSORFLOW = Traits("tensorflow", "TensorFlow", flushes=True, writable=False, count=40)
+    TENSORFLOW = Traits("tensorflow", "TensorFlow", flushes=True, writable=False, count=20)
     TF_FUNCTION = Traits(
         "tensorflow", flushes=True, writable=False, count=10, length=40, compiled="tensorflow"
     )

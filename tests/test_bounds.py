@@ -164,9 +164,14 @@ def test_a_zero_within_array_bounds_keeps_its_sign(dtype: str, zero: float) -> N
 
 
 def test_a_number_is_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked: list[Any] = []
     floor = _bounds._floor
-    monkeypatch.setattr(_bounds, "_floor", lambda *arguments: asked.append(arguments) or floor(*arguments))
+
+    def counted(*arguments: Any) -> float:
+        asked.append(arguments)
+        return floor(*arguments)
+
+    monkeypatch.setattr(_bounds, "_floor", counted)
     results = [round_bounds("f", -0.12345678, 0.12345678, "float32") for _ in range(3)]
     assert results == [results[0]] * 3
     assert len(asked) == 2

@@ -13,9 +13,9 @@ from kit_support import L2, Array, by_torch, called, failed, quick, wrapping
 import clipcore
 from clipcore.verify import Subject, SubjectError, assert_conforms, verify
 from clipcore.verify.calling import NotOffered
-from clipcore.verify.conform import Verification
 from clipcore.verify.report import LAWS, LEVELS
 from clipcore.verify.trials import OPERATIONS
+from clipcore.verify.verification import Verification
 
 # --- what is right passes --------------------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from kit_support import L2, Array, by_torch, called, failed, quick, wrapping
 
 import clipcore
 from clipcore.verify import Subject
-from clipcore.verify.conform import Verification
 from clipcore.verify.formulas import FORMULAS
+from clipcore.verify.verification import Verification
 
 
 class UnreadableError(Exception):
@@ -202,6 +202,23 @@ def test_a_rare_hang_is_a_finding_among_others() -> None:
 
     report = quick(Subject(clip, timeout=0.05))
     assert {law for law, _ in failed(report)} == {"call", "formula"}
+
+
+def test_a_law_is_counted_where_it_was_judged() -> None:
+    def clip(tree: list[Array], limit: float) -> Any:
+        return clipcore.clip_by_global_norm(tree, limit)[0]
+
+    ways = {
+        "tree": clip,
+        "pair": clipcore.clip_by_global_norm,
+        "number": lambda tree, limit: 1.0,
+        "nothing": lambda tree, limit: 1 / 0,
+    }
+    settings = {"level": "rounded", "dtypes": ["float32"], "max_examples": 5}
+    tried = {name: set(quick(way, "clip_by_global_norm", **settings).counts) for name, way in ways.items()}
+    assert tried["pair"] == {"form", "call", "formula", "range", "norm"}
+    assert tried["tree"] == tried["pair"] - {"norm"}
+    assert tried["number"] == tried["nothing"] == {"form", "call"}
 
 
 # --- differences of definition --------------------------------------------------------------------------

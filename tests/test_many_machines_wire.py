@@ -157,8 +157,8 @@ def test_float32_pieces_of_16384_ranks_add_up_exactly_in_any_order(exponent: int
 
 @pytest.mark.parametrize("spread", [20, 300])
 @pytest.mark.parametrize("order", [1, 2])
-def test_ten_thousand_ranks_get_one_norm_whatever_the_order_of_adding(order: float, spread: int) -> None:
-    shards = [drawn(RNG, 2, "float64", -int(k)) for k in RNG.integers(0, spread + 1, 10_000)]
+def test_thousands_of_ranks_get_one_norm_whatever_the_order_of_adding(order: float, spread: int) -> None:
+    shards = [drawn(RNG, 2, "float64", -int(k)) for k in RNG.integers(0, spread + 1, 3_000)]
     ranks = [measuring([shard], order) for shard in shards]
     sizes, pieces = exchanged(ranks)
     norms = set()

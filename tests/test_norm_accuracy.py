@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
+from clipcore_backends._numpy_measure import axis_sums
+from clipcore_backends._numpy_sums import BLOCK
 from reference import COMPLEX, FLOATING
 
 import clipcore
@@ -91,3 +94,14 @@ def test_up_to_134_million_elements(exponent: int, make: Callable[[int, Dtype], 
     x = make(1 << exponent, dtype)
     for order, norm in NORMS.items():
         assert norm_accuracy([x], order, norm(x)) is None
+
+
+def test_what_many_boxes_leave_over_is_not_rounded_away() -> None:
+    block = np.full(BLOCK, 2.0**-8 + 0.49 * 2.0**-19)  # of each, half a bit is below the heads
+    block[0] = np.nextafter(1.0, 0.0)
+    count = 4096
+    total = axis_sums(np.broadcast_to(block, (count, BLOCK)), 2, (0, 1))
+    values, times = np.unique(block, return_counts=True)
+    exact = count * sum(int(k) * Fraction(float(x)) ** 2 for x, k in zip(values, times, strict=True))
+    measured = Fraction(float(total.hi)) + Fraction(float(total.lo))
+    assert abs(measured - exact) < exact * Fraction(2) ** -70

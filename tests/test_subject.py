@@ -266,7 +266,8 @@ def test_after_one_hang_the_function_is_started_again() -> None:
 @pytest.mark.usefixtures("module")
 def test_writing_to_the_input_is_seen_there() -> None:
     seen = observed(elsewhere("written"), X, 2.5)
-    assert seen.faults == ["the input was written", "a result shares memory with its input"]
+    written = "the input was written; if it is meant to be, give Subject(..., in_place=True)"
+    assert seen.faults == [written, "a result shares memory with its input"]
 
 
 @pytest.mark.usefixtures("module")

@@ -19,8 +19,8 @@ import zoo_correct
 from zoo_bases import Bug, Correct
 
 from clipcore.verify import Subject
-from clipcore.verify.conform import Verification
 from clipcore.verify.report import LEVELS
+from clipcore.verify.verification import Verification
 
 PARTS = (
     zoo_buggy_exact,

@@ -151,7 +151,7 @@ def axis_sums(leaf: Array, order: Order, axis: tuple[int, ...]) -> Sum:
     groups = tuple(leaf.shape[k] for k in kept)
     power = _power(order)
     narrow, is_complex = _is_narrow(leaf.dtype), leaf.dtype.kind == "c"
-    hi, lo = np.zeros(groups), np.zeros(groups)
+    hi, lo, least_lo = np.zeros(groups), np.zeros(groups), np.zeros(groups)  # no rest is lost of many boxes
     shift = np.full(groups, NEUTRAL_SHIFT)
     for box in boxes(x.shape, BLOCK // 2 if is_complex else BLOCK) if leaf.size else ():
         where = box[: len(kept)]
@@ -160,12 +160,13 @@ def axis_sums(leaf: Array, order: Order, axis: tuple[int, ...]) -> Sum:
         head, tail, new = (part.reshape(shape) for part in _block_sums(block, order, is_complex, narrow))
         least = np.minimum(shift[where], new)
         down, new_down = power * (least - shift[where]), power * (least - new)
-        old, old_lo = np.ldexp(hi[where], down), np.ldexp(lo[where], down)
+        old, old_lo, old_least = (np.ldexp(part[where], down) for part in (hi, lo, least_lo))
         head, tail = np.ldexp(head, new_down), np.ldexp(tail, new_down)
         hi[where], rest = _two_sum(old, head)
-        lo[where] = old_lo + tail + rest
+        lo[where], least_rest = _two_sum(old_lo, tail + rest)
+        least_lo[where] = old_least + least_rest
         shift[where] = least
-    hi, lo = _two_sum(hi, np.where(np.isfinite(hi), lo, 0))
+    hi, lo = _two_sum(hi, np.where(np.isfinite(hi), lo + least_lo, 0))
     return Sum(hi, lo, -power * shift, NARROW_ERROR if narrow else WIDE_ERROR)
 
 

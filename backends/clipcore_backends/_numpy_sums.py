@@ -47,7 +47,7 @@ WIDE_BLOCK = 1 << 18
 WIDE_ERROR = 2.0**-44.3
 
 # The tail's sum errs by (ROW + BLOCK / ROW) * 2^-53 * sum |t * (x + h)|, with
-# |t * (x + h)| <= 2^-18 * max * |x| and max * sum |x| <= (1 + sqrt(BLOCK)) / 2 * norm^2.
+# |t| <= 2^-19 * max, |x + h| <= 3 * |x| and max * sum |x| <= (1 + sqrt(BLOCK)) / 2 * norm^2.
 NARROW_ERROR = 2.0**-54.8
 
 

@@ -164,7 +164,7 @@ def outcome(callee: Callee, case: Case) -> Outcome:
             if seen.error in LOSSES
             else f"raised {seen.error}: {seen.message}".removesuffix(": ")
         )
-        fault = Violation("call", text, got=seen.error)
+        fault = Violation("call", text, got=seen.error, last=True)
         return Outcome(None, NO_NORM, (fault,), usable=False)
     found = [Violation("form", fault) for fault in faults_of(case, seen)]
     if case.operation in NORMS:
@@ -172,7 +172,8 @@ def outcome(callee: Callee, case: Case) -> Outcome:
     result, norm = separated(case, seen.result)
     expected = list(case.tree) if isinstance(case.tree, Drawn) else case.tree
     misshapen = form(expected, result)
-    return Outcome(result, norm, (*found, *_present([misshapen])), usable=not misshapen)
+    ends = [replace(misshapen, last=True)] if misshapen else []
+    return Outcome(result, norm, (*found, *ends), usable=not misshapen)
 
 
 def faults_of(case: Case, seen: Observation) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -75,6 +75,8 @@ class Violation:
         What the law asks for, and what there is.
     ulps : float or None
         How far apart the two are in ulp, where that makes sense.
+    last : bool
+        Whether nothing else could be judged after it: nothing came back, or not what could be compared.
     """
 
     law: str
@@ -83,6 +85,7 @@ class Violation:
     expected: object = None
     got: object = None
     ulps: float | None = None
+    last: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ class Subject:
     >>> from clipcore.verify import Subject, verify
     >>> def clip_(x, max_norm):
     ...     x *= min(1, max_norm / (float((x * x).sum()) ** 0.5 + 1e-6))
-    >>> verify(Subject(clip_, in_place=True), "clip_by_l2_norm", dtypes=["float32"]).passed
+    >>> subject = Subject(clip_, in_place=True)
+    >>> verify(subject, "clip_by_l2_norm", level="rounded", dtypes=["float32"]).passed
     False
     """
 

@@ -13,13 +13,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from clipcore.verify.conform import Verification
 from clipcore.verify.files import load
 from clipcore.verify.judge import Case
 from clipcore.verify.own import own_cases
 from clipcore.verify.subject import Subject, SubjectError
 from clipcore.verify.subjects import ready_made, version_of
 from clipcore.verify.trials import DTYPES
+from clipcore.verify.verification import Verification
 
 __all__ = ["main"]
 

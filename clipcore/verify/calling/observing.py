@@ -164,7 +164,7 @@ def _faults(call: Call, first: Any, before: list[bytes], returned: Any) -> list[
     """Return what is wrong with the types and the memory of a result."""
     found = []
     if before != _bytes_of(call, first):
-        found.append("the input was written")
+        found.append("the input was written; if it is meant to be, give Subject(..., in_place=True)")
     if isinstance(returned, tuple) and not isinstance(first, tuple) and len(returned) == 2:
         returned = returned[0]
     strangers = [x for x in _leaves(returned) if not call.library.is_array(x)]
