@@ -178,6 +178,20 @@ def test_the_first_table_of_the_readme_has_every_clip_that_its_command_shows() -
 
 
 @pytest.mark.slow
+def test_the_readme_shows_what_its_commands_print_of_the_digits_gradients(tmp_path: Path) -> None:
+    make = [sys.executable, ROOT / "docs" / "digits_gradients.py", "digits.npz"]
+    subprocess.run(make, cwd=tmp_path, check=True, timeout=300)
+    command = re.search(r"^\.venv/bin/(clipcore verify .* --input digits\.npz)$", README, flags=re.MULTILINE)
+    assert command is not None
+    asked = [sys.executable, "-m", *command[1].split()]
+    told = subprocess.run(
+        asked, cwd=tmp_path, capture_output=True, text=True, timeout=600
+    ).stdout.splitlines()
+    shown = README.partition("subject  as  ")[2].splitlines()[1:4]
+    assert [line.rstrip() for line in told[1:4]] == shown
+
+
+@pytest.mark.slow
 def test_the_norms_that_the_readme_calls_wrong_are() -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     done = subprocess.run(

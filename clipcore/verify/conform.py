@@ -41,7 +41,7 @@ def verify(
         Name of the public function: `clip_by_value`, `clip_weights`, `clip_by_l1_norm`, `clip_by_l2_norm`,
         `clip_by_global_norm`, `l1_norm`, `l2_norm` or `global_norm`.
     level : {"exact", "robust", "rounded"}
-        What to ask: ordinary numbers to 4 ulp; the dtype's whole range and the edge table; all the laws. Each
+        What to ask: ordinary numbers to 4 ulp; the dtype's whole range and the edge table; the laws. Each
         level contains those before it.
     formula : str
         The definition to judge by. Any other than "contract" is that of a framework, and judged at level

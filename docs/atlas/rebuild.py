@@ -21,8 +21,8 @@ CHECKOUT = HERE.parents[1]
 ENVIRONMENTS: dict[str, tuple[list[str], list[str], str]] = {
     "numpy": (["array-api-strict"], ["clipcore", "by-hand", "clipcore.array-api-strict"], ""),
     "clipcore": (
-        ["torch", "jax", "tensorflow-cpu", "mlx[cpu]", "paddlepaddle", "dask[array]"],
-        [f"clipcore.{name}" for name in ("torch", "jax", "tensorflow", "mlx", "paddle", "dask")],
+        ["torch", "jax", "tensorflow-cpu", "mlx[cpu]", "paddlepaddle"],
+        [f"clipcore.{name}" for name in ("torch", "jax", "tensorflow", "mlx", "paddle")],
         "",
     ),
     "torch": (["torch", "opacus", "keras"], ["torch", "opacus", "keras"], "torch"),

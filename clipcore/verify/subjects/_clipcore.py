@@ -35,7 +35,6 @@ _LIBRARIES: Final = (
     ("clipcore.tensorflow", "tensorflow", "clipcore tensorflow", "TensorFlow tensors."),
     ("clipcore.mlx", "mlx", "clipcore mlx", "MLX arrays on the CPU."),
     ("clipcore.paddle", "paddle", "clipcore paddlepaddle", "Paddle tensors."),
-    ("clipcore.dask", "dask", "clipcore dask", "dask arrays."),
 )
 
 
