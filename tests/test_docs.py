@@ -19,6 +19,8 @@ from typing import Any, Final, NamedTuple
 import pytest
 from docs_support import MODULES, PAGES, ROOT, documented, exported, needs, skip
 
+from clipcore.verify.report import LAWS
+
 PAPERS: Final = {
     **{f"docs/{name}": path for name, path in PAGES.items()},
     **{
@@ -177,6 +179,11 @@ def test_every_block_of_python_can_be_read(page: str) -> None:
     for code in code_of(page, "python"):
         if ">>> " not in code:
             ast.parse(code)
+
+
+def test_every_law_of_a_finding_is_explained() -> None:
+    page = PAGES["verify.md"].read_text(encoding="utf-8")
+    assert re.findall(r"^\| \*(\w+)\* \|", page, re.MULTILINE) == list(LAWS)
 
 
 @pytest.mark.parametrize("page", ELSEWHERE)
