@@ -105,7 +105,7 @@ class Terms:
     Attributes
     ----------
     slack : Fraction
-        The ε by which laws 1 to 4 may miss the boundary: 0 on NumPy.
+        The ε by which laws 1 to 4 and 6 may miss the boundary: 0 on NumPy.
     flushes : bool
         Whether the library takes subnormals for zero.
     norm_dtype : str
@@ -265,7 +265,7 @@ def _of_norm_clip(callee: Callee, case: Case, terms: Terms, result: Any) -> Iter
     for group in found:
         yield from _present([law(group) for law in (FLUSHED_LAWS if flushed(group, terms) else GROUP_LAWS)])
     for power in POWERS:
-        if not all(scales(group, power) for group in found):
+        if not all(scales(group, power) and not group.at_boundary for group in found):
             continue
         tree = rebuild(case.tree, (scaled_by(x, power) for x in before))
         limit = math.ldexp(case.arguments[0], power)

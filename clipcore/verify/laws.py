@@ -101,7 +101,7 @@ class Group:
     order : float
         Order of the norm: 1, 2 or inf.
     slack : Fraction
-        The ε by which laws 1 to 4 may miss the boundary: 0 on NumPy.
+        The ε by which laws 1 to 4 and 6 may miss the boundary: 0 on NumPy.
     """
 
     inputs: tuple[Array, ...]
@@ -124,6 +124,14 @@ class Group:
     def norm(self) -> Norm:
         """The exact norm before clipping."""
         return exact_norm(self.inputs, self.order)
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the norm is so near C that the slack leaves open whether to clip."""
+        if not self.slack or not self.finite or self.limit == math.inf:
+            return False
+        (low, high), limit = self.norm.bounds(), Fraction(self.limit)
+        return low <= limit * (1 + self.slack) and high >= limit * (1 - self.slack)
 
     @cached_property
     def result_norm(self) -> Norm:
