@@ -179,7 +179,7 @@ def test_the_first_table_of_the_readme_has_every_clip_that_its_command_shows() -
 
 @pytest.mark.slow
 def test_the_readme_shows_what_its_commands_print_of_the_digits_gradients(tmp_path: Path) -> None:
-    make = [sys.executable, ROOT / "docs" / "digits_gradients.py", "digits.npz"]
+    make = [sys.executable, str(ROOT / "docs" / "digits_gradients.py"), "digits.npz"]
     subprocess.run(make, cwd=tmp_path, check=True, timeout=300)
     command = re.search(r"^\.venv/bin/(clipcore verify .* --input digits\.npz)$", README, flags=re.MULTILINE)
     assert command is not None
