@@ -209,3 +209,14 @@ def test_each_value_law_names_its_own_fault(result: list[float], law: str | None
     x = np.array([0.5, 2.0, -math.inf, math.nan, -0.0])
     found = value_laws(x, -1, 1, np.array(result))
     assert (found.law if found else None) == law
+
+
+def test_scaling_is_not_asked_for_where_a_norm_with_an_error_may_be_decided_either_way() -> None:
+    x = (np.array([3.0, 4.0]),)
+    near, slack = math.nextafter(5.0, 0), Fraction(2) ** -44
+    assert not Group(x, x, near).at_boundary
+    assert Group(x, x, near, slack=slack).at_boundary
+    assert Group(x, x, 5.0 * (1 + 2.0**-45), slack=slack).at_boundary
+    assert not Group(x, x, 5.0 * (1 + 2.0**-43), slack=slack).at_boundary
+    assert not Group(x, x, 5.0 * (1 - 2.0**-43), slack=slack).at_boundary
+    assert not Group(x, x, math.inf, slack=slack).at_boundary
