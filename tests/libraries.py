@@ -110,6 +110,7 @@ class Library(Enum):
         flushes=True,
         writable=False,
         length=40,
+        count=15,
         setting="!JAX_ENABLE_X64",
     )
     JAX_JIT = Traits(
@@ -119,20 +120,27 @@ class Library(Enum):
         flushes=True,
         writable=False,
         length=40,
+        count=15,
         compiled="jax",
         setting="!JAX_ENABLE_X64",
     )
     JAX_X64 = Traits(
-        "jax", "JAX with jax_enable_x64", flushes=True, writable=False, length=40, setting="JAX_ENABLE_X64"
+        "jax",
+        "JAX with jax_enable_x64",
+        flushes=True,
+        writable=False,
+        length=40,
+        count=15,
+        setting="JAX_ENABLE_X64",
     )
     JAX_X64_JIT = Traits(
-        "jax", flushes=True, writable=False, length=40, compiled="jax", setting="JAX_ENABLE_X64"
+        "jax", flushes=True, writable=False, length=40, count=15, compiled="jax", setting="JAX_ENABLE_X64"
     )
-    DASK = Traits("dask.array", "dask.array", count=8, lazy=True)
+    DASK = Traits("dask.array", "dask.array", count=4, lazy=True)
     MLX = Traits("mlx", "MLX on the CPU", {"complex128": NO_SUCH_DTYPE})
-    TENSORFLOW = Traits("tensorflow", "TensorFlow", flushes=True, writable=False, count=20)
+    TENSORFLOW = Traits("tensorflow", "TensorFlow", flushes=True, writable=False, count=10)
     TF_FUNCTION = Traits(
-        "tensorflow", flushes=True, writable=False, count=10, length=40, compiled="tensorflow"
+        "tensorflow", flushes=True, writable=False, count=5, length=40, compiled="tensorflow"
     )
     PADDLE = Traits("paddle", "Paddle", dict.fromkeys(("uint16", "uint32", "uint64"), NO_SUCH_DTYPE))
     SPARSE = Traits("sparse", "pydata/sparse", _SPARSE, writable=False, signs_zeros=False)
