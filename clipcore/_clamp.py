@@ -8,7 +8,7 @@ from clipcore_backends import NUMPY, Engine
 from clipcore import _portable
 from clipcore._bounds import check_array_bound, check_bounds, is_array_bound, round_bounds
 from clipcore._checks import check_real
-from clipcore._dispatch import bring, device_engine_for, engine_for, from_view, views, wrote
+from clipcore._dispatch import bring, engine_for, from_view, views, wrote
 from clipcore._out import check_out, readable, same_memory, write
 from clipcore._trees import Flat
 from clipcore._typing import Array, Bound, Tree
@@ -26,11 +26,11 @@ def clamp(
     for index, leaf in enumerate(flat.leaves):
         check_real(function, flat.name(index), leaf)
     outs = None if out is None else check_out(function, flat, out)
-    on_device = device_engine_for(flat.leaves)
+    on_device = flat.device_engine
     if on_device is not None:
         bounds = _bounds(function, flat, lower, upper, chosen, on_device.number, _portable.round_array)
         if outs is None:
-            results, leaves = [on_device.empty_like(leaf) for leaf in flat.leaves], flat.leaves
+            results, leaves = on_device.empty_like(flat.leaves), flat.leaves
         else:
             results, leaves = outs, readable(flat.leaves, outs, on_device.copy)
         on_device.clamp(leaves, results, bounds)

@@ -20,7 +20,7 @@ __all__ = [
     "bring",
     "constant",
     "copy",
-    "device_engine_for",
+    "device_engine_of",
     "device_of",
     "engine_for",
     "from_view",
@@ -169,7 +169,7 @@ def copy(array: Array) -> Array:
 
 def is_read_only(array: Array) -> bool:
     """Tell whether an array cannot be written although its library's can."""
-    if _package_of(array) in _ADAPTED:
+    if _package_of(array) in (*_ADAPTED, "cupy"):
         return False
     nothing = (slice(0, 0),) * array.ndim
     try:
@@ -208,12 +208,9 @@ def constant(function: _Function) -> _Function:
     return function
 
 
-def device_engine_for(leaves: list[Array]) -> DeviceEngine | None:
-    """Return the engine that serves arrays on their device; None without one, or on several devices."""
-    engine = device_backend_for(library_of(leaves[0])) if leaves else None
-    if engine is None or any(device_of(leaf) != device_of(leaves[0]) for leaf in leaves):
-        return None
-    return engine
+def device_engine_of(library: str) -> DeviceEngine | None:
+    """Return the engine that serves a library's arrays on their device, None without one."""
+    return device_backend_for(library)
 
 
 def views(arrays: list[Array]) -> list[Array] | None:
@@ -242,7 +239,7 @@ def wrote(arrays: list[Array]) -> None:
 
 def addresses(arrays: list[Array]) -> list[Any]:
     """Return NumPy arrays with the addresses of arrays, not to be read; None where a library tells none."""
-    engine = device_backend_for(library_of(arrays[0])) if arrays else None
+    engine = device_engine_of(library_of(arrays[0])) if arrays else None
     if engine is not None:
         return [engine.addresses(array) for array in arrays]
     return [_address(array) for array in arrays]

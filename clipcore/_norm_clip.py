@@ -1,6 +1,7 @@
 """The one road of every norm clip: measure, decide, scale."""
 
 import math
+import operator
 from contextlib import nullcontext
 from types import NoneType
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from clipcore_backends._protocol import Multiplier, Order, Sum
 from clipcore import _portable
 from clipcore._checks import check_floating, check_limit, check_nonfinite, dtype_name, offenders
 from clipcore._decide import Decision, Norm, decide, multiplier, norm_of, subnormal_slack, to_float
-from clipcore._dispatch import bring, device_engine_for, engine_for, from_view, namespace_of, views, wrote
+from clipcore._dispatch import bring, engine_for, from_view, namespace_of, views, wrote
 from clipcore._out import check_out, check_out_viewed, readable, same_memory, write
 from clipcore._reduce import all_ranks
 from clipcore._trees import Flat
@@ -49,7 +50,7 @@ def clip(flat: Flat, max_norm: Any, request: Request, out: Tree | None) -> tuple
         wrote(written)
         return written, from_view(norm, like)
     outs = None if out is None else check_out(request.function, flat, out)
-    on_device = device_engine_for(flat.leaves)
+    on_device = flat.device_engine
     if on_device is not None:
         return _clip_on_device(on_device, flat, limit, request, outs)
     engine = engine_for(flat.leaves)
@@ -68,9 +69,9 @@ def clip(flat: Flat, max_norm: Any, request: Request, out: Tree | None) -> tuple
 def measure(flat: Flat, request: Request) -> Array:
     """Return the norms of a tree, or of the groups of its one leaf."""
     check_floating(request.function, flat)
-    on_device = device_engine_for(flat.leaves)
+    on_device = flat.device_engine
     if on_device is not None:
-        return on_device.norms(*_sum_on_device(on_device, flat, request))
+        return on_device.norms(*_sum_on_device(on_device, flat, request)[:2])
     engine = engine_for(flat.leaves)
     if engine is not None:
         return _measure_looking(engine, flat.leaves, request)
@@ -261,7 +262,7 @@ def _clip_on_device(
 ) -> tuple[list[Array], Array]:
     """Clip with an engine that looks at no value; only ``nonfinite="raise"`` waits for one."""
     leaves = flat.leaves
-    total, order = _sum_on_device(engine, flat, request)
+    total, order, placed = _sum_on_device(engine, flat, request)
     if request.nonfinite == "raise":
         xp = namespace_of(total.hi)
         if not bool(xp.all(xp.isfinite(total.hi))):
@@ -269,25 +270,30 @@ def _clip_on_device(
             raise FloatingPointError(offenders(request.function, flat, finite, request.norm))
     norm = engine.norms(total, order)
     if outs is None:
-        results = [engine.empty_like(leaf) for leaf in leaves]
+        results = engine.empty_like(leaves)
     else:
         results, leaves = outs, readable(leaves, outs, engine.copy)
+    if placed is None or any(map(operator.is_not, flat.leaves, results)):
+        placed = engine.place(engine.look(leaves), engine.look(results), request.axis)
     slack = _slack(leaves, request, max(total.hi.size, 1))
     bound = limit if isinstance(limit, float) else bring(limit, leaves[0])
-    engine.clip(leaves, results, total, bound, slack, order, request.axis, zero=request.nonfinite == "zero")
+    engine.clip(placed, total, bound, slack, order, zero=request.nonfinite == "zero")
     return results, norm
 
 
-def _sum_on_device(engine: DeviceEngine, flat: Flat, request: Request) -> tuple[Sum, Order]:
-    """Return the sum of the leaves, and the order of the norm whose power it is."""
-    leaves = flat.leaves
+def _sum_on_device(engine: DeviceEngine, flat: Flat, request: Request) -> tuple[Sum, Order, Any]:
+    """Return the sum of leaves, the order of the norm whose power it is, and the leaves as placed for it.
+
+    What is measured is placed as its own out: the sum must not depend on where results go.
+    """
     if request.norm is not None:
-        norm = request.norm if isinstance(request.norm, float) else bring(request.norm, leaves[0])
-        return engine.given(norm, leaves[0]), math.inf
-    total = engine.measure(leaves, request.order, request.axis)
+        norm = request.norm if isinstance(request.norm, float) else bring(request.norm, flat.leaves[0])
+        return engine.given(norm, flat.leaves[0]), math.inf, None
+    placed = engine.place(flat.seen, flat.seen, request.axis)
+    total = engine.measure(placed, request.order)
     if request.all_reduce is not None:
         total = engine.all_ranks(total, request.order, request.all_reduce)
-    return total, request.order
+    return total, request.order, placed
 
 
 def _along(field: Array, axis: tuple[int, ...] | None) -> Array:

@@ -10,7 +10,17 @@ import optree
 
 from clipcore import _dispatch
 from clipcore._checks import check_library, dtype_name
-from clipcore._dispatch import addresses, apart, device_of, is_array, is_read_only, is_writable, views
+from clipcore._dispatch import (
+    addresses,
+    apart,
+    device_engine_of,
+    device_of,
+    is_array,
+    is_read_only,
+    is_writable,
+    library_of,
+    views,
+)
 from clipcore._messages import shown
 from clipcore._trees import Flat
 from clipcore._typing import Array, Tree
@@ -37,7 +47,10 @@ def check_out(function: str, flat: Flat, out: Tree, *, known_apart: bool = False
             "give arrays in the same containers"
         )
     separate = known_apart or len(set(map(id, target.leaves))) == len(target.leaves)
-    for index, (given, leaf) in enumerate(zip(target.leaves, flat.leaves, strict=True)):
+    writable = flat.library == "cupy"  # all of them
+    known_fit = writable and target.leaves is flat.leaves
+    pairs = () if known_fit else zip(target.leaves, flat.leaves, strict=True)
+    for index, (given, leaf) in enumerate(pairs):
         if type(given) is type(leaf) is np.ndarray:
             if given is not leaf and not (given.dtype == leaf.dtype and given.shape == leaf.shape):
                 _check_fit(function, target, index, leaf)
@@ -46,10 +59,16 @@ def check_out(function: str, flat: Flat, out: Tree, *, known_apart: bool = False
                 _check_writable(function, target, index)
             # Arrays that own their memory share none of it with each other.
             separate = separate and (known_apart or (given.base is None and flags.carray))
+        elif writable and type(given) is type(leaf):
+            if (given.dtype, given.shape, given.device) != (leaf.dtype, leaf.shape, leaf.device):
+                _check_fit(function, target, index, leaf)
         else:
             _check_fit(function, target, index, leaf)
             _check_writable(function, target, index)
             separate = known_apart
+    if writable:
+        target.library = flat.library
+        separate = (flat if known_fit else target).seen.apart
     pair = None if separate else _sharing(target.leaves)
     if pair is not None:
         one, other = map(target.name, pair)
@@ -184,6 +203,9 @@ def readable(
         return leaves
     others = [leaf for leaf, out in zip(leaves, outs, strict=True) if leaf is not out]
     if all(map(_owns, [*others, *outs])) and set(map(id, others)).isdisjoint(map(id, outs)):
+        return leaves
+    engine = device_engine_of(library_of(outs[0]))
+    if engine is not None and engine.look([*others, *outs]).apart:
         return leaves
     places = addresses(leaves), addresses(outs)
     spans = [

@@ -5,8 +5,17 @@ from typing import Any
 
 import numpy as np
 import optree
+from clipcore_backends import DeviceEngine
 
-from clipcore._dispatch import advice_for, are_tensors, has_known_shape, is_array, is_distributed, library_of
+from clipcore._dispatch import (
+    advice_for,
+    are_tensors,
+    device_engine_of,
+    has_known_shape,
+    is_array,
+    is_distributed,
+    library_of,
+)
 from clipcore._messages import shown
 from clipcore._typing import Array, Tree
 
@@ -26,6 +35,7 @@ class Flat:
         self._paths: list[Path] | None = None
         self.library = "numpy"
         """The one library of the leaves, as `flatten` finds it."""
+        self._seen: Any = None
 
     @property
     def paths(self) -> list[Path]:
@@ -38,9 +48,23 @@ class Flat:
         """Return how a user would write the leaf of that index."""
         return leaf_name(self.root, self.paths[index])
 
+    @property
+    def seen(self) -> Any:
+        """What the device engine of the library has to know of the leaves."""
+        engine = device_engine_of(self.library)
+        if self._seen is None and engine is not None:
+            self._seen = engine.look(self.leaves)
+        return self._seen
+
+    @property
+    def device_engine(self) -> DeviceEngine | None:
+        """The engine that serves the leaves on their device; None without one, or on several devices."""
+        engine = device_engine_of(self.library) if self.leaves else None
+        return engine if engine is not None and self.seen.on_one_device else None
+
     def viewed(self, leaves: list[Array]) -> "Flat":
         """Return the same tree with other arrays for its leaves."""
-        return self._with(leaves=leaves)
+        return self._with(leaves=leaves, _seen=None)
 
     def as_out(self) -> "Flat":
         """Return the tree as `out`, named so unless the caller has a word of its own, such as gradients."""
@@ -71,10 +95,14 @@ def flatten(function: str, tree: Tree, root: str = "tree") -> Flat:
     """
     # A generator can be read once only: from here on it is a list.
     flat = Flat(list(tree) if isinstance(tree, Iterator) else tree, root)
-    if set(map(type, flat.leaves)) == {np.ndarray}:
+    kinds = set(map(type, flat.leaves))
+    if kinds == {np.ndarray}:
         return flat
     if are_tensors(flat.leaves):
         flat.library = "torch"
+        return flat
+    if len(kinds) == 1 and is_array(flat.leaves[0]) and library_of(flat.leaves[0]) == "cupy":
+        flat.library = "cupy"  # of which the type says all
         return flat
     libraries: dict[str, int] = {}
     types: set[type] = set()

@@ -1,12 +1,12 @@
-"""Time a clip by the global norm on a GPU against torch's and against a copy: a table with its date.
+"""Time clips on a GPU against torch's, CuPy's own and a copy: a table with its date.
 
     pip install "clipcore[cuda12]" torch
     python docs/gpu_benchmark.py
 
-Each figure is the median of 30 runs, timed on the device by events, after 5 that do not count.
-clipcore reads the gradients and writes the clipped ones to other arrays; torch clips in place,
-whether that is needed or not; the copy copies every leaf. So all of them read every element, or
-read it twice, and write it once.
+All contenders take turns in one run, each with gradients of its own, and are timed on the device
+by events: the figures are medians of 30 rounds, after 5 that do not count. Every round's limit is
+below the one before, so that every round clips; torch multiplies whether that is needed or not.
+What was clipped is judged in the same run: copied to the host and measured there.
 """
 
 import datetime
@@ -16,20 +16,15 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from clipcore import clip_by_global_norm, clip_by_value, global_norm
+
 Shape = tuple[int, ...]
+Times = dict[str, list[float]]
 
-RUNS, WARM = 30, 5
-
-
-class Row(NamedTuple):
-    """What was timed, in milliseconds."""
-
-    name: str
-    leaves: int
-    elements: int
-    clipcore: float
-    torch: float
-    copy: float
+ROUNDS, WARM = 30, 5
+SHRINK = 0.95
 
 
 def gpt2_shapes() -> list[Shape]:
@@ -43,62 +38,120 @@ def gpt2_shapes() -> list[Shape]:
 
 
 TREES: dict[str, list[Shape]] = {
+    "six leaves of an MLP": [(64, 32), (32,), (32, 32), (32,), (32, 10), (10,)],
+    "10,000 leaves of 1,000": [(1000,)] * 10_000,
     "GPT-2, small": gpt2_shapes(),
-    "2,000 small leaves": [(256,)] * 2000,
     "one leaf of 1 GiB": [(2**28,)],
 }
+
+
+class Row(NamedTuple):
+    """What was timed: a case, how often its bytes cross the memory, and the times by contender."""
+
+    case: str
+    leaves: int
+    elements: int
+    passes: int
+    times: Times
+
+
+def ratio(times: Times, one: str, other: str) -> float:
+    """Return the median of the ratios of two contenders, round by round."""
+    return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
 
 
 def table(rows: list[Row], device: str, versions: dict[str, str], day: datetime.date) -> str:
     """Return the rows as a table in Markdown, with what they were seen on, and when."""
     seen = ", ".join(f"{name} {version}" for name, version in versions.items())
     lines = [
-        f"{day.isoformat()}, {device}, {seen}; float32, medians of {RUNS} runs",
+        f"{day.isoformat()}, {device}, {seen}; float32, medians of {ROUNDS} rounds",
         "",
-        "| tree | leaves | elements | clipcore ms | torch ms | copy ms | per torch | per copy |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| in place | leaves | elements | clipcore ms | per torch | per CuPy | of the copy's bandwidth |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        times = f"{row.clipcore:.3f} | {row.torch:.3f} | {row.copy:.3f}"
-        ratios = f"{row.clipcore / row.torch:.2f} | {row.clipcore / row.copy:.2f}"
-        lines.append(f"| {row.name} | {row.leaves:,} | {row.elements:,} | {times} | {ratios} |")
+        own = statistics.median(row.times["clipcore"])
+        shares = [
+            f"{ratio(row.times, 'clipcore', name):.2f}" if name in row.times else "" for name in ("torch", "cupy")
+        ]
+        # A copy reads and writes each byte once.
+        bandwidth = f"{row.passes / 2 * ratio(row.times, 'copy', 'clipcore'):.0%}"
+        cells = [row.case, f"{row.leaves:,}", f"{row.elements:,}", f"{own:.3f}", *shares, bandwidth]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def median_time(cupy: Any, run: Callable[[], object]) -> float:
-    """Return the median time of a call on the device, in milliseconds."""
-    times = []
-    for _ in range(WARM + RUNS):
-        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-        start.record()
-        run()
-        stop.record()
-        stop.synchronize()
-        times.append(cupy.cuda.get_elapsed_time(start, stop))
-    return statistics.median(times[WARM:])
+def measured(cupy: Any, contenders: dict[str, Callable[[int], object]]) -> Times:
+    """Return the times on the device, in milliseconds, of functions that are told the round."""
+    times: Times = {name: [] for name in contenders}
+    for turn in range(WARM + ROUNDS):
+        for name, run in contenders.items():
+            start, stop = cupy.cuda.Event(), cupy.cuda.Event()
+            cupy.cuda.get_current_stream().synchronize()
+            start.record()
+            run(turn)
+            stop.record()
+            stop.synchronize()
+            if turn >= WARM:
+                times[name].append(cupy.cuda.get_elapsed_time(start, stop))
+    return times
 
 
-def measured(cupy: Any, torch: Any, name: str, shapes: list[Shape]) -> Row:
-    """Time the three on one tree."""
-    from clipcore import clip_by_global_norm, global_norm
-
+def gradients(cupy: Any, shapes: list[Shape]) -> list[Any]:
+    """Return standard normal gradients."""
     random = cupy.random.default_rng(0)
-    tree = [random.standard_normal(shape, dtype="float32") for shape in shapes]
-    outs = [cupy.empty_like(leaf) for leaf in tree]
-    limit = 0.5 * float(global_norm(tree))
-    parameters = [torch.nn.Parameter(torch.from_dlpack(out)) for out in outs]
-    for parameter, leaf in zip(parameters, tree, strict=True):
-        parameter.grad = torch.from_dlpack(leaf.copy())
+    return [random.standard_normal(shape, dtype="float32") for shape in shapes]
 
-    def copy() -> None:
-        for leaf, out in zip(tree, outs, strict=True):
-            out.data.copy_from_device_async(leaf.data, leaf.nbytes)
 
-    stream = torch.cuda.ExternalStream(cupy.cuda.get_current_stream().ptr)
-    with torch.cuda.stream(stream):
-        theirs = median_time(cupy, lambda: torch.nn.utils.clip_grad_norm_(parameters, limit))
-    ours = median_time(cupy, lambda: clip_by_global_norm(tree, limit, out=outs))
-    return Row(name, len(tree), sum(leaf.size for leaf in tree), ours, theirs, median_time(cupy, copy))
+def global_row(cupy: Any, torch: Any, name: str, shapes: list[Shape], *, clipped: bool) -> Row:
+    """Time the clip by the global norm on one tree, and judge it."""
+    tree, theirs = gradients(cupy, shapes), gradients(cupy, shapes)
+    parameters = []
+    for leaf in theirs:
+        parameters.append(torch.nn.Parameter(torch.from_dlpack(leaf)))
+        parameters[-1].grad = torch.from_dlpack(leaf)
+    sources, targets = gradients(cupy, shapes), gradients(cupy, shapes)
+    norm = float(global_norm(tree))
+
+    def limit(turn: int) -> float:
+        return norm * (SHRINK ** (turn + 1) if clipped else 2)
+
+    def copy(_: int) -> None:
+        for source, target in zip(sources, targets, strict=True):
+            target.data.copy_from_device_async(source.data, source.nbytes)
+
+    contenders: dict[str, Callable[[int], object]] = {
+        "clipcore": lambda turn: clip_by_global_norm(tree, limit(turn), out=tree),
+        "torch": lambda turn: torch.nn.utils.clip_grad_norm_(parameters, limit(turn), foreach=True),
+        "copy": copy,
+    }
+    times = measured(cupy, contenders)
+    judge([leaf.get() for leaf in tree], float(global_norm(tree)), limit(WARM + ROUNDS - 1) if clipped else norm)
+    case = f"{name}, {'clipped' if clipped else 'not clipped'}"
+    return Row(case, len(tree), sum(leaf.size for leaf in tree), 3 if clipped else 1, times)
+
+
+def judge(results: list[Any], norm: float, limit: float) -> None:
+    """Raise where a norm is off, or results are beyond their limit or far from it, measured on the host."""
+    exact = float(global_norm(results))
+    if abs(norm - exact) > 2.0**-44 * exact or not 1 - 2.0**-21 <= exact / limit <= 1 + 2.0**-44:
+        raise ArithmeticError(f"norm {norm!r} on the device, {exact!r} on the host, limit {limit!r}")
+
+
+def value_row(cupy: Any, torch: Any) -> Row:
+    """Time the clip by value on 1 GiB, and judge it."""
+    (x,), (own,), (target,) = (gradients(cupy, [(2**28,)]) for _ in range(3))
+    tensor = torch.from_dlpack(own)
+    contenders: dict[str, Callable[[int], object]] = {
+        "clipcore": lambda turn: clip_by_value(x, -1.0, 1.0, out=x),
+        "torch": lambda turn: tensor.clamp_(-1.0, 1.0),
+        "cupy": lambda turn: cupy.clip(own, -1.0, 1.0, out=own),
+        "copy": lambda turn: target.data.copy_from_device_async(own.data, own.nbytes),
+    }
+    times = measured(cupy, contenders)
+    if not np.array_equal(x.get(), own.get()):
+        raise ArithmeticError("clip_by_value and cupy.clip differ")
+    return Row("clip_by_value, 1 GiB", 1, x.size, 2, times)
 
 
 def main() -> int:
@@ -111,11 +164,15 @@ def main() -> int:
     if not (cupy.cuda.is_available() and torch.cuda.is_available()):
         print("no table: CuPy or torch finds no NVIDIA GPU", file=sys.stderr)
         return 1
-    properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+    rows = []
+    for clipped in (True, False):
+        for name, shapes in TREES.items():
+            print(f"{name} ...", file=sys.stderr)
+            rows.append(global_row(cupy, torch, name, shapes, clipped=clipped))
+    rows.append(value_row(cupy, torch))
+    device = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
     versions = {name: importlib.import_module(name).__version__ for name in ("clipcore", "cupy", "torch")}
-    with cupy.cuda.Stream(non_blocking=True):
-        rows = [measured(cupy, torch, name, shapes) for name, shapes in TREES.items()]
-    print(table(rows, properties["name"].decode(), versions, datetime.datetime.now(datetime.UTC).date()))
+    print(table(rows, device, versions, datetime.datetime.now(datetime.UTC).date()))
     return 0
 
 

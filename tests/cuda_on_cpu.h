@@ -14,6 +14,7 @@
 #define __global__
 #define __device__
 #define __shared__ static
+#define __launch_bounds__(...)
 
 struct Index {
     unsigned x;
@@ -31,6 +32,45 @@ inline long long __double_as_longlong(double x)
 {
     long long bits;
     memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+// In the place of arrays.cu's.
+#define CONVERSIONS
+
+inline double from_single(unsigned bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+inline unsigned to_single(double x)
+{
+    float rounded = (float)x;
+    unsigned bits;
+    memcpy(&bits, &rounded, sizeof bits);
+    return bits;
+}
+
+inline unsigned cut_to_single(double x)
+{
+    unsigned bits = to_single(x);
+    return fabs(from_single(bits)) > fabs(x) ? bits - 1 : bits;
+}
+
+inline double from_half(unsigned short bits)
+{
+    _Float16 x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+inline unsigned short to_half(double x)
+{
+    _Float16 rounded = (_Float16)x;
+    unsigned short bits;
+    memcpy(&bits, &rounded, sizeof bits);
     return bits;
 }
 

@@ -27,7 +27,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 MARGIN = 64
 GUARD = 0xA5
-KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(')
+KERNEL = re.compile(r'extern "C" __global__ (?:__launch_bounds__\(.*?\) )?void (\w+)\(')
 
 
 PROBES = SOURCE + HEADER.with_name("cuda_on_cpu_probes.cu").read_text(encoding="utf-8")
@@ -38,6 +38,7 @@ def library() -> ctypes.PyDLL:
     """The kernels and the probes of the tests, each with a function that launches it."""
     launchers = "".join(f"LAUNCHER({kernel})\n" for kernel in KERNEL.findall(PROBES))
     strict = ["-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
+    strict += ["-Wno-unknown-pragmas"]  # "#pragma unroll" is CUDA's
     # No product and sum may be rounded together unless the source says so; fibers change stacks.
     exact = ["-std=c++17", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE"]
     with tempfile.TemporaryDirectory() as folder:
@@ -81,8 +82,8 @@ class NdArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __init__(self, cupy: Cupy, host: Array) -> None:
         self.cupy, self.host = cupy, host
         self.device = DEVICE
-        self.data = SimpleNamespace(ptr=host.__array_interface__["data"][0])
-        self.shape, self.strides, self.dtype = host.shape, host.strides, host.dtype
+        self.data = SimpleNamespace(ptr=host.__array_interface__["data"][0], device_id=DEVICE.id)
+        self.shape, self.strides, self.dtype, self.flags = host.shape, host.strides, host.dtype, host.flags
         self.ndim, self.size, self.itemsize, self.nbytes = host.ndim, host.size, host.itemsize, host.nbytes
 
     def get(self) -> Array:

@@ -103,7 +103,8 @@ def gpu() -> CupyMachine:
 
 def probe(machine: CupyMachine, name: str, blocks: int, *arguments: Any) -> None:
     """Run a kernel of `cuda_on_cpu_probes.cu`."""
-    from clipcore_backends._cupy import BLOCK, OPTIONS
+    from clipcore_backends._cupy import OPTIONS
+    from clipcore_backends._cupy_table import BLOCK
 
     module = machine.cupy.RawModule(code=cuda_on_cpu.PROBES, options=OPTIONS)
     words = tuple(np.int64(each) if isinstance(each, int) else each for each in arguments)

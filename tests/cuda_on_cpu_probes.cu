@@ -63,6 +63,17 @@ extern "C" __global__ void probe_narrow(const double* numbers, Int count, Int br
     bits[k] = brain ? bfloat.bits : half.bits;
 }
 
+// A float divided by another, as scale does it.
+extern "C" __global__ void probe_quotient(const unsigned* bits, const double* sizes, Int count, unsigned* results)
+{
+    Int k = (Int)blockIdx.x * BLOCK + threadIdx.x;
+    if (k >= count) return;
+    Single x = {bits[k]};
+    Factor factor = {sizes[k], 1 / sizes[k]};
+    narrow(quotient_of(x, widen(x), factor), x);
+    results[k] = x.bits;
+}
+
 extern "C" __global__ void probe_sum_of_pieces(const double* rows, Int count, double* results)
 {
     Int k = (Int)blockIdx.x * BLOCK + threadIdx.x;

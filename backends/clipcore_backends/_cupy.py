@@ -1,13 +1,12 @@
 """The CuPy engine: few launches for any number of arrays, no look at a value, no wait for the device.
 
-The kernels are in the folder `cupy_kernels`, the arithmetic of the laws among them. Here is
-what they need from the host: a table of where the arrays are, made from shapes and strides
-alone and sent in one asynchronous copy, on the current stream like everything else.
+The kernels are in the folder `cupy_kernels`, the arithmetic of the laws among them. A table
+tells them where the arrays are; it is sent in one asynchronous copy, on the current stream
+like everything else.
 """
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clipcore_backends._cupy_table import BLOCK, Seen, Shape, Table, kept, look, table_of, team_for
 from clipcore_backends._formats import COMPONENT, FORMATS
 from clipcore_backends._protocol import Array, Order, Sum
 
@@ -30,13 +30,6 @@ SOURCE = "".join(
 # that is why the kernels compute in double alone, whose quotients and roots are always IEEE's.
 OPTIONS = ("--std=c++17", "--fmad=false")
 
-# These are in the kernels too.
-BLOCK = 256
-CHUNK = 16384
-_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
-_KINDS = {name: kind for kind, name in enumerate((*COMPONENT, *_INTEGERS))}
-_OPERANDS = 4
-
 # See cupy_kernels/measure.cu.
 WIDE_ERROR = 2.0**-46
 NARROW_ERROR = 2.0**-60
@@ -44,20 +37,16 @@ NARROW_ERROR = 2.0**-60
 Shape = tuple[int, ...]
 
 
-class _Operand(NamedTuple):
-    """Where the elements of an array are, in bytes."""
+class Placed(NamedTuple):
+    """Arrays as the device is told of them, to be measured and clipped."""
 
-    pointer: int
-    strides: Shape
-
-
-class _Table(NamedTuple):
-    """Where the arrays of a launch are, and how they are cut into chunks."""
-
-    words: Array
-    leaves: int
-    chunks: int
-    team: int
+    table: Table
+    like: Array
+    shape: Shape
+    """Of the norms."""
+    grouped: bool
+    precise: bool
+    """Whether a component has 64 bits, whose squares float64 does not hold."""
 
 
 class CupyEngine:
@@ -73,17 +62,28 @@ class CupyEngine:
         self._module = cupy.RawModule(code=SOURCE, options=OPTIONS)
         self._kernels: dict[str, Any] = {}
 
-    def measure(self, leaves: list[Array], order: Order, axis: Shape | None) -> Sum:
-        """Return the accurate sum of ``|x|**order`` over all leaves, or over `axis` of the one leaf."""
-        with leaves[0].device:
-            table = self._table([(leaf,) for leaf in leaves], axis)
-            precise = any(_is_narrow(leaf) for leaf in leaves)
+    def look(self, arrays: list[Array]) -> Seen:
+        """Gather what there is to know of arrays but their elements."""
+        return look(arrays)
+
+    def place(self, leaves: Seen, outs: Seen, axis: Shape | None) -> Placed:
+        """Tell the device where leaves are, and where their results go; `axis` is of the one leaf."""
+        like = leaves.arrays[0]
+        wide = any(FORMATS[COMPONENT[dtype.name]].precision == 53 for dtype in set(leaves.dtypes))
+        table = self._sent(table_of(leaves, outs, axis=axis), like)
+        return Placed(table, like, kept(like.shape, axis), axis is not None, wide)
+
+    def measure(self, placed: Placed, order: Order) -> Sum:
+        """Return the accurate sum of ``|x|**order`` over all leaves, or over the groups of the one leaf."""
+        table = placed.table
+        with placed.like.device:
             parts = self._cupy.empty(3 * table.chunks, "float64")
-            total = self._sum(_kept(leaves[0].shape, axis), NARROW_ERROR if precise else WIDE_ERROR)
-            self._launch("measure", table.chunks, table.team, *table, _code(order), precise, parts)
+            total = self._sum(placed.shape, NARROW_ERROR if placed.precise else WIDE_ERROR)
+            measure = "measure_precisely" if placed.precise else "measure"
+            self._launch(measure, table.chunks, table.team, *table, _code(order), parts)
             groups = total.hi.size
             each = table.chunks // max(groups, 1)
-            team = _team(each)
+            team = team_for(each)
             self._launch("finish", groups, team, parts, each, groups, team, _code(order), *total[:3])
         return total
 
@@ -118,23 +118,14 @@ class CupyEngine:
         return result
 
     def clip(
-        self,
-        leaves: list[Array],
-        outs: list[Array],
-        total: Sum,
-        limit: float | Array,
-        slack: float,
-        order: Order,
-        axis: Shape | None,
-        *,
-        zero: bool,
+        self, placed: Placed, total: Sum, limit: float | Array, slack: float, order: Order, *, zero: bool
     ) -> None:
-        """Write the leaves to `outs`, scaled where the norm of their group is above the limit.
+        """Write the leaves to their outs, scaled where the norm of their group is above the limit.
 
         Parameters
         ----------
-        leaves, outs : lists of arrays
-            A leaf may be its own `out`, and must not overlap another one.
+        placed : Placed
+            A leaf may be its own out, and must not overlap another one.
         total : Sum
         limit : float or 0-d array
             An array that holds a negative number or NaN makes every element NaN.
@@ -142,21 +133,17 @@ class CupyEngine:
             From this many of a leaf's smallest subnormals on the limit is ample.
         order : 1, 2 or inf
             Of `total`.
-        axis : tuple of ints or None
         zero : bool
             Whether a group with NaN or infinity in it becomes zeros instead of NaN.
         """
-        cupy = self._cupy
-        with leaves[0].device:
-            groups = total.hi.size
-            decisions = cupy.empty(5 * groups, "float64")
+        table, groups, error = placed.table, total.hi.size, 2 * total.error + 2.0**-100
+        with placed.like.device:
+            decisions = self._cupy.empty(5 * groups, "float64")
             number, pointer = (limit, 0) if isinstance(limit, float) else (0.0, limit.astype("float64"))
             self._launch(
                 "decide_all", groups, 1, *total[:3], groups, _code(order), pointer, number, zero, decisions
             )
-            table = self._table(list(zip(leaves, outs, strict=True)), axis)
-            error = 2 * total.error + 2.0**-100
-            self._launch("scale", table.chunks, table.team, *table, decisions, axis is not None, error, slack)
+            self._launch("scale", table.chunks, table.team, *table, decisions, placed.grouped, error, slack)
 
     def clamp(
         self, leaves: list[Array], outs: list[Array], bounds: list[tuple[Array | None, Array | None]]
@@ -165,36 +152,26 @@ class CupyEngine:
 
         A bound is None, an array on the device that broadcasts to its leaf, or a 0-d NumPy array.
         """
-        cupy = self._cupy
+        numbers = {
+            _padded(bound): 0 for pair in bounds for bound in pair if isinstance(bound, np.ndarray)
+        }
         with leaves[0].device:
-            numbers = {
-                bound.tobytes().ljust(8, b"\0"): 0
-                for pair in bounds
-                for bound in pair
-                if isinstance(bound, np.ndarray)
-            }
-            there = cupy.array(np.frombuffer(b"".join(numbers) or bytes(8), np.int64))
+            there = self._cupy.array(np.frombuffer(b"".join(numbers) or bytes(8), np.int64))
             for index, number in enumerate(numbers):
                 numbers[number] = there.data.ptr + 8 * index
-            operands = []
-            for leaf, out, pair in zip(leaves, outs, bounds, strict=True):
-                placed: list[Array] = [leaf, out]
-                for bound in pair:
-                    if bound is None:
-                        placed.append(_Operand(0, (0,) * leaf.ndim))
-                    elif isinstance(bound, np.ndarray):
-                        number = bound.tobytes().ljust(8, b"\0")
-                        placed.append(_Operand(numbers[number], (0,) * leaf.ndim))
-                    else:
-                        placed.append(cupy.broadcast_to(bound, leaf.shape))
-                operands.append(tuple(placed))
-            table = self._table(operands, None)
+            columns = [
+                [self._operand(pair[side], leaf, numbers) for leaf, pair in zip(leaves, bounds, strict=True)]
+                for side in (0, 1)
+            ]
+            table = self._sent(table_of(look(leaves), look(outs), columns), leaves[0])
             self._launch("clamp", table.chunks, table.team, *table)
 
-    def empty_like(self, leaf: Array) -> Array:
-        """Return a new array of the leaf's dtype, shape and device."""
-        with leaf.device:
-            return self._cupy.empty_like(leaf)
+    def empty_like(self, leaves: list[Array]) -> list[Array]:
+        """Return new arrays of the dtypes, shapes and device of leaves."""
+        if not leaves:
+            return []
+        with leaves[0].device:
+            return [self._cupy.empty_like(leaf) for leaf in leaves]
 
     def copy(self, leaf: Array) -> Array:
         """Return a copy on the leaf's device."""
@@ -231,67 +208,24 @@ class CupyEngine:
         words = tuple(np.int64(word) if isinstance(word, bool | int) else word for word in arguments)
         self._kernels[name]((blocks,), (BLOCK,), words)
 
-    def _table(self, operands: list[tuple[Any, ...]], axis: Shape | None) -> _Table:
-        """Describe arrays, each with those that go with it element by element."""
-        leaves: list[int] = []
-        dims: list[int] = []
-        chunks = longest = 0
-        for arrays in operands:
-            leaf = arrays[0]
-            if not leaf.size:
-                continue
-            strides = tuple(array.strides for array in arrays)
-            rows = _dims(leaf.shape, strides, axis)
-            length = leaf.size // math.prod(_kept(leaf.shape, axis))
-            pointers = [array.pointer if isinstance(array, _Operand) else array.data.ptr for array in arrays]
-            pointers += [0] * (_OPERANDS - len(pointers))
-            leaves += [
-                chunks,
-                _KINDS[leaf.dtype.name],
-                length,
-                len(dims) // (1 + _OPERANDS),
-                len(rows),
-                *pointers,
-            ]
-            for size, *steps in rows:
-                dims += [size, *steps, *[0] * (_OPERANDS - len(steps))]
-            chunks += leaf.size // length * -(-length // CHUNK)
-            longest = max(longest, length)
-        words = self._cupy.array(np.array([*leaves, *dims] or [0], np.int64))
-        return _Table(words, len(leaves) // (5 + _OPERANDS), chunks, _team(longest))
+    def _sent(self, table: Table, like: Array) -> Table:
+        """Return a table that is on the device of an array."""
+        with like.device:
+            return table._replace(words=self._cupy.array(table.words))
+
+    def _operand(self, bound: Array | None, leaf: Array, numbers: dict[bytes, int]) -> Array | int:
+        """Return a bound as the table takes it: an array of the leaf's shape, or an address."""
+        if bound is None:
+            return 0
+        if isinstance(bound, np.ndarray):
+            return numbers[_padded(bound)]
+        return self._cupy.broadcast_to(bound, leaf.shape)
+
+
+def _padded(number: NDArray[Any]) -> bytes:
+    """Return the bytes of a number, eight of them."""
+    return number.tobytes().ljust(8, b"\0")
 
 
 def _code(order: Order) -> int:
     return 0 if order == math.inf else int(order)
-
-
-def _is_narrow(leaf: Array) -> bool:
-    """Tell components of 64 bits, whose squares float64 does not hold, from smaller ones."""
-    return FORMATS[COMPONENT[leaf.dtype.name]].precision == 53
-
-
-def _kept(shape: Shape, axis: Shape | None) -> Shape:
-    """Return the shape of the norms."""
-    return () if axis is None else tuple(size for k, size in enumerate(shape) if k not in axis)
-
-
-def _team(tasks: int) -> int:
-    """Return how many threads, a power of two, share a group of so many elements."""
-    return min(BLOCK, 1 << max(tasks - 1, 0).bit_length())
-
-
-@lru_cache(4096)
-def _dims(shape: Shape, strides: tuple[Shape, ...], axis: Shape | None) -> list[tuple[int, ...]]:
-    """Return size and strides of the dimensions: those kept, then those reduced; as few as will do."""
-    reduced = range(len(shape)) if axis is None else axis
-    kept = [k for k in range(len(shape)) if k not in reduced]
-    rows: list[tuple[int, ...]] = []
-    for k in (*kept, *sorted(reduced, key=lambda k: -abs(strides[0][k]))):
-        size, steps = shape[k], [each[k] for each in strides]
-        if size == 1:
-            continue
-        if rows and rows[-1][1:] == tuple(step * size for step in steps):
-            rows[-1] = (rows[-1][0] * size, *steps)
-        else:
-            rows.append((size, *steps))
-    return rows or [(1, *(0 for _ in strides))]

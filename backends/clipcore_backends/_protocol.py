@@ -82,8 +82,14 @@ class DeviceEngine(Protocol):
     Sums are arrays on the device, of one entry a group.
     """
 
-    def measure(self, leaves: list[Array], order: Order, axis: tuple[int, ...] | None) -> Sum:
-        """Return the accurate sum of ``|x|**order`` over all leaves, or over `axis` of the one leaf."""
+    def look(self, arrays: list[Array]) -> Any:
+        """Gather what there is to know of arrays but their elements; `apart` and `on_one_device` among it."""
+
+    def place(self, leaves: Any, outs: Any, axis: tuple[int, ...] | None) -> Any:
+        """Tell the device where leaves are, and where their results go; `axis` is of the one leaf."""
+
+    def measure(self, placed: Any, order: Order) -> Sum:
+        """Return the accurate sum of ``|x|**order`` over all leaves, or over the groups of the one leaf."""
 
     def given(self, norm: float | Array, like: Array) -> Sum:
         """Return a norm that the caller measured, as the maximum of one element would be."""
@@ -95,26 +101,17 @@ class DeviceEngine(Protocol):
         """Return norms in float64: infinity beyond it, NaN or infinity where an element is."""
 
     def clip(
-        self,
-        leaves: list[Array],
-        outs: list[Array],
-        total: Sum,
-        limit: float | Array,
-        slack: float,
-        order: Order,
-        axis: tuple[int, ...] | None,
-        *,
-        zero: bool,
+        self, placed: Any, total: Sum, limit: float | Array, slack: float, order: Order, *, zero: bool
     ) -> None:
-        """Write the leaves to `outs`, scaled where the norm of their group is above the limit."""
+        """Write the leaves to their outs, scaled where the norm of their group is above the limit."""
 
     def clamp(
         self, leaves: list[Array], outs: list[Array], bounds: list[tuple[Array | None, Array | None]]
     ) -> None:
         """Write the leaves to `outs`, cut to bounds; NaN where an element or bound is NaN."""
 
-    def empty_like(self, leaf: Array) -> Array:
-        """Return a new array of the leaf's dtype, shape and device."""
+    def empty_like(self, leaves: list[Array]) -> list[Array]:
+        """Return new arrays of the dtypes, shapes and device of leaves."""
 
     def copy(self, leaf: Array) -> Array:
         """Return a copy on the leaf's device."""

@@ -46,50 +46,68 @@ template <> struct Format<double> {
     static constexpr int precision = 53, smallest = -1074;
 };
 
-// The bits of a smaller format, moved to where a double has its own, stand for the number over
-// 2^OFFSET; for subnormal ones as well.
-template <class R> struct Bits {
-    static constexpr int SHIFT = 53 - Format<R>::precision, WIDTH = 8 * sizeof(R);
-    static constexpr Int OFFSET = 1021 + Format<R>::smallest + Format<R>::precision;
-    static constexpr Int SIGN = 1ll << (WIDTH - 1), INFINITE = SIGN - (1ll << (Format<R>::precision - 1));
-};
-
-template <class R> __device__ inline double widened(R x)
+// Conversions, each one instruction, written so that nothing flushes what they read or round to.
+// Where the source is compiled for a CPU, its own conversions take their place.
+#ifndef CONVERSIONS
+__device__ inline double from_single(unsigned bits)
 {
-    typedef Bits<R> B;
-    Int magnitude = x.bits & (B::SIGN - 1);
-    Int moved = magnitude << B::SHIFT;
-    double size = __longlong_as_double(moved) * __longlong_as_double((1023 + B::OFFSET) << 52);
-    if (magnitude >= B::INFINITE) size = __longlong_as_double(moved | 0x7ffll << 52);
-    return x.bits & B::SIGN ? -size : size;
+    double x;
+    asm("cvt.f64.f32 %0, %1;" : "=d"(x) : "f"(__uint_as_float(bits)));
+    return x;
 }
 
+__device__ inline unsigned to_single(double x)
+{
+    float rounded;
+    asm("cvt.rn.f32.f64 %0, %1;" : "=f"(rounded) : "d"(x));
+    return __float_as_uint(rounded);
+}
+
+// Towards zero.
+__device__ inline unsigned cut_to_single(double x)
+{
+    float rounded;
+    asm("cvt.rz.f32.f64 %0, %1;" : "=f"(rounded) : "d"(x));
+    return __float_as_uint(rounded);
+}
+
+__device__ inline double from_half(unsigned short bits)
+{
+    double x;
+    asm("cvt.f64.f16 %0, %1;" : "=d"(x) : "h"(bits));
+    return x;
+}
+
+__device__ inline unsigned short to_half(double x)
+{
+    unsigned short rounded;
+    asm("cvt.rn.f16.f64 %0, %1;" : "=h"(rounded) : "d"(x));
+    return rounded;
+}
+#endif
+
 template <class T> __device__ inline T widen(T x) { return x; }
-__device__ inline double widen(Half x) { return widened(x); }
-__device__ inline double widen(Bfloat x) { return widened(x); }
-__device__ inline double widen(Single x) { return widened(x); }
+__device__ inline double widen(Half x) { return from_half(x.bits); }
+__device__ inline double widen(Bfloat x) { return from_single((unsigned)x.bits << 16); }
+__device__ inline double widen(Single x) { return from_single(x.bits); }
 template <class R> __device__ inline Complex<double> widen(Complex<R> x)
 {
     return {widen(x.re), widen(x.im)};
 }
 
 // Round to nearest, ties to even: numbers that are not beyond the format's largest.
-template <class R> __device__ inline void narrow(double x, R& result)
-{
-    typedef Bits<R> B;
-    double size = fabs(x);
-    Int bits = __double_as_longlong(size), anchor = (1023ll + 52 + Format<R>::smallest) << 52;
-    if (bits < (B::OFFSET + 1) << 52) {
-        // Below the normal range a sum with the anchor has the format's own grid.
-        bits = __double_as_longlong(size + __longlong_as_double(anchor)) - anchor;
-    } else {
-        bits += (1ll << (B::SHIFT - 1)) - 1 + (bits >> B::SHIFT & 1);
-        bits = (bits - (B::OFFSET << 52)) >> B::SHIFT;
-    }
-    result.bits = bits | (__double_as_longlong(x) < 0 ? B::SIGN : 0);
-}
-
 __device__ inline void narrow(double x, double& result) { result = x; }
+__device__ inline void narrow(double x, Single& result) { result.bits = to_single(x); }
+__device__ inline void narrow(double x, Half& result) { result.bits = to_half(x); }
+
+// Not every GPU rounds to bfloat16 in one instruction. What a float leaves out, a last bit of 1 stands
+// for (rounding to odd): so rounding twice is as good as once.
+__device__ inline void narrow(double x, Bfloat& result)
+{
+    unsigned bits = cut_to_single(x);
+    bits |= from_single(bits) != x;
+    result.bits = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
 
 // The table, all of 64-bit words: a Leaf for each array, then the Dims of all of them.
 
@@ -145,8 +163,9 @@ __device__ inline Piece piece_of(const Int* table, Int count, Int chunk)
         else high = middle;
     }
     const Leaf* leaf = leaves + low;
-    Int local = chunk - leaf->first, each = (leaf->length + CHUNK - 1) / CHUNK, group = local / each;
-    Int start = group * leaf->length + local % each * CHUNK, end = (group + 1) * leaf->length;
+    Int local = chunk - leaf->first, each = (leaf->length + CHUNK - 1) / CHUNK;
+    Int group = local < each ? 0 : local / each;  // a division of 64 bits takes long
+    Int start = group * leaf->length + (local - group * each) * CHUNK, end = (group + 1) * leaf->length;
     const Dim* dims = (const Dim*)(leaves + count) + leaf->dim;
     return {leaf, dims, group, start, start + CHUNK < end ? start + CHUNK : end};
 }
@@ -192,3 +211,70 @@ template <int COUNT> struct Walk {
         for (int k = 0; k < COUNT; k++) place.at[k] += times * dim.strides[k];
     }
 };
+
+// As many elements as a thread reads or writes at once.
+template <class T> struct alignas(16) Packet {
+    static constexpr int SIZE = 16 / sizeof(T);
+    T elements[SIZE];
+};
+
+// Where a chunk's packets are in the first COUNT operands, if its elements lie one after the other in
+// each of them; what is left of the chunk begins at `rest`.
+template <class T, int COUNT> struct Packets {
+    Int at[COUNT], count, rest;
+
+    __device__ Packets(const Piece& piece) : count((piece.stop - piece.start) / Packet<T>::SIZE)
+    {
+        bool apart = piece.leaf->dims != 1;
+        for (int k = 0; k < COUNT; k++) {
+            at[k] = piece.leaf->pointers[k] + piece.start * (Int)sizeof(T);
+            apart = apart || piece.dims->strides[k] != (Int)sizeof(T) || at[k] % (Int)sizeof(Packet<T>);
+        }
+        if (apart) count = 0;
+        rest = piece.start + count * Packet<T>::SIZE;
+    }
+
+    __device__ Packet<T>& packet(int operand, Int index) const { return ((Packet<T>*)at[operand])[index]; }
+};
+
+// Complex numbers are changed component by component.
+template <class R, class Change> __device__ inline R changed(R x, const Change& change) { return change(x); }
+template <class R, class Change>
+__device__ inline Complex<R> changed(Complex<R> x, const Change& change)
+{
+    return {change(x.re), change(x.im)};
+}
+
+// Write what becomes of a chunk's elements, from `start` on, to the second operand.
+template <class T, class Change>
+__device__ inline void write(const Piece& piece, const Team& team, Int start, const Change& change)
+{
+    Walk<2> walk(piece);
+    for (Int i = start + team.rank; i < piece.stop; i += team.size) {
+        Place<2> place = walk(i);
+        place.template element<T>(OUT) = changed(place.template element<T>(IN), change);
+    }
+}
+
+// The same of all of them, packet by packet where that is possible; some are read ahead.
+template <class T, class Change>
+__device__ inline void write_packets(const Piece& piece, const Team& team, const Change& change)
+{
+    constexpr int AHEAD = 4;
+    Packets<T, 2> packets(piece);
+    for (Int i = team.rank; i < packets.count; i += AHEAD * team.size) {
+        Packet<T> ahead[AHEAD];
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++)
+            if (i + k * team.size < packets.count) ahead[k] = packets.packet(IN, i + k * team.size);
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            if (i + k * team.size >= packets.count) break;
+#pragma unroll
+            for (int n = 0; n < Packet<T>::SIZE; n++)
+                ahead[k].elements[n] = changed(ahead[k].elements[n], change);
+            packets.packet(OUT, i + k * team.size) = ahead[k];
+        }
+    }
+    write<T>(piece, team, packets.rest, change);
+}

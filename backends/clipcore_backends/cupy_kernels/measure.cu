@@ -1,10 +1,11 @@
-// measure, finish: sums of |x|**order; order 0 stands for the maximum.
+// measure, measure_precisely, finish: sums of |x|**order; order 0 stands for the maximum.
 //
 // Components of 32 bits or less are squared in double, where squares are exact, and a thread
-// chains at most CHUNK / BLOCK = 64 of them; what threads and chunks add up to is kept as hi + lo
-// (Knuth's sum). With the roundings of a modulus the relative error is below 66 * 2^-53 < 2^-46.
+// chains at most CHUNK / BLOCK + 1 = 65 elements; what threads and chunks add up to is kept as
+// hi + lo (Knuth's sum). With the roundings of an element's own square or modulus the relative
+// error is below 68 * 2^-53 < 2^-46.
 //
-// Where a leaf of the tree is of 64 bits (`precise`) every product keeps its rest, by fma, and so
+// Where a leaf of the tree is of 64 bits (measure_precisely) every product keeps its rest, by fma, and so
 // does every sum. The rests are at most 2^-53 of what they are rests of; only their own sum is
 // rounded, so up to 2^40 elements the relative error is below 2^-80. Elements beyond 2^480 or
 // below 2^-400 are first multiplied by 2^-600 or 2^600, as the largest so far asks; the sum
@@ -71,7 +72,7 @@ template <int ORDER> __device__ inline void add_plainly(Sum& sum, double x)
 
 template <int ORDER> __device__ inline void add_plainly(Sum& sum, Complex<double> x)
 {
-    if (ORDER == 2) sum.hi = fma(x.re, x.re, fma(x.im, x.im, sum.hi));
+    if (ORDER == 2) sum.hi += fma(x.re, x.re, x.im * x.im);
     else add_plainly<ORDER>(sum, sqrt(x.re * x.re + x.im * x.im));
 }
 
@@ -109,28 +110,37 @@ template <int ORDER> __device__ inline void add_precisely(Sum& sum, Complex<doub
     add(sum, modulus, rest, ORDER);
 }
 
-struct Measure {
+template <bool PRECISE> struct Measure {
     Piece piece;
     Team team;
     int order;
-    bool precise;
     Sum sum;
 
-    template <class T, int ORDER> __device__ void run()
+    template <int ORDER, class T> __device__ void add_element(T x)
     {
-        Walk<1> walk(piece);
-        for (Int i = piece.start + team.rank; i < piece.stop; i += team.size) {
-            T x = walk(i).template element<T>(IN);
-            if (precise) add_precisely<ORDER>(sum, widen(x));
-            else add_plainly<ORDER>(sum, widen(x));
+        if constexpr (PRECISE) add_precisely<ORDER>(sum, widen(x));
+        else add_plainly<ORDER>(sum, widen(x));
+    }
+
+    template <int ORDER, class T> __device__ void run()
+    {
+        Packets<T, 1> packets(piece);
+#pragma unroll(PRECISE ? 1 : 4)
+        for (Int i = team.rank; i < packets.count; i += team.size) {
+            Packet<T> packet = packets.packet(IN, i);
+#pragma unroll
+            for (int k = 0; k < Packet<T>::SIZE; k++) add_element<ORDER>(packet.elements[k]);
         }
+        Walk<1> walk(piece);
+        for (Int i = packets.rest + team.rank; i < piece.stop; i += team.size)
+            add_element<ORDER>(walk(i).template element<T>(IN));
     }
 
     template <class T> __device__ void operator()(T)
     {
-        if (order == 2) run<T, 2>();
-        else if (order == 1) run<T, 1>();
-        else run<T, 0>();
+        if (order == 2) run<2, T>();
+        else if (order == 1) run<1, T>();
+        else run<0, T>();
     }
 };
 
@@ -147,11 +157,11 @@ __device__ inline Sum team_sum(Sum sum, const Team& team, int order)
     return shared[threadIdx.x];
 }
 
-extern "C" __global__ void measure(
-    const Int* table, Int count, Int chunks, Int size, Int order, Int precise, Sum* parts)
+template <bool PRECISE>
+__device__ void measure_chunk(const Int* table, Int count, Int chunks, Int size, Int order, Sum* parts)
 {
     Team team = my_team(size);
-    Measure task = {Piece(), team, (int)order, precise != 0, {0, 0, precise ? -1 : 0}};
+    Measure<PRECISE> task = {Piece(), team, (int)order, {0, 0, PRECISE ? -1 : 0}};
     if (team.chunk < chunks) {
         task.piece = piece_of(table, count, team.chunk);
         visit_kind(task.piece.leaf->kind, task);
@@ -160,15 +170,38 @@ extern "C" __global__ void measure(
     if (team.chunk < chunks && team.rank == 0) parts[team.chunk] = sum;
 }
 
+extern "C" __global__ __launch_bounds__(BLOCK, 3) void measure(
+    const Int* table, Int count, Int chunks, Int size, Int order, Sum* parts)
+{
+    measure_chunk<false>(table, count, chunks, size, order, parts);
+}
+
+extern "C" __global__ __launch_bounds__(BLOCK, 3) void measure_precisely(
+    const Int* table, Int count, Int chunks, Int size, Int order, Sum* parts)
+{
+    measure_chunk<true>(table, count, chunks, size, order, parts);
+}
+
 // Each group is `each` chunks, one after the other.
 extern "C" __global__ void finish(
     const Sum* parts, Int each, Int groups, Int size, Int order, double* hi, double* lo, Int* exponent)
 {
+    constexpr int AHEAD = 8;
     Team team = my_team(size);
     Sum sum = {0, 0, -1};
-    if (team.chunk < groups)
-        for (Int i = team.rank; i < each; i += team.size)
-            sum = merged(sum, parts[team.chunk * each + i], (int)order);
+    if (team.chunk < groups) {
+        const Sum* own = parts + team.chunk * each;
+        for (Int i = team.rank; i < each; i += AHEAD * team.size) {
+            Sum next[AHEAD];
+#pragma unroll
+            for (int k = 0; k < AHEAD; k++) {
+                Int index = i + k * team.size;
+                next[k] = index < each ? own[index] : Sum{0, 0, -1};
+            }
+#pragma unroll
+            for (int k = 0; k < AHEAD; k++) sum = merged(sum, next[k], (int)order);
+        }
+    }
     sum = team_sum(sum, team, (int)order);
     if (team.chunk >= groups || team.rank != 0) return;
     double rest = 0;

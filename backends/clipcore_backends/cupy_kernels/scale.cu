@@ -1,16 +1,26 @@
 // scale: every element times one number of its own precision, rounded once.
 
-template <class R> __device__ inline void scaled(R x, const Multiplier& number, double size, R& result)
+struct Factor {
+    double size, inverse;
+};
+
+// Products of numbers of 24 bits or less are exact in double. A quotient of theirs is either a number
+// of 25 bits, or never so near one that rounding it twice would matter; from the inverse, and what is
+// left over (Markstein 1990), it is found to an ulp of double, and exactly where it has 25 bits.
+template <class R> __device__ inline double quotient_of(R, double wide, const Factor& factor)
 {
-    double wide = widen(x);
-    // Products of numbers of 24 bits or less are exact in double, and a quotient of theirs is never
-    // so near the middle between two that rounding it twice would matter.
-    if (number.ample) return narrow(number.divide ? wide / size : wide * size, result);
-    // The limit is so small that what falls below the normal range has to be cut towards zero. Just
-    // below the smallest normal, rounding to nearest is still as fine as the multiplier allows for.
+    double quotient = wide * factor.inverse, rest = fma(-quotient, factor.size, wide);
+    return copysign(fma(rest, factor.inverse, quotient), wide);
+}
+__device__ inline double quotient_of(double, double wide, const Factor& factor) { return wide / factor.size; }
+
+// Where the limit is so small that what falls below the normal range has to be cut towards zero. Just
+// below the smallest normal, rounding to nearest is still as fine as the multiplier allows for.
+template <class R> __device__ inline void cut(R x, const Multiplier& number, R& result)
+{
     constexpr int smallest = Format<R>::smallest;
     int shift, move = (int)(number.divide ? -number.exponent : number.exponent);
-    double value = number.value, mantissa = frexp(wide, &shift);
+    double value = number.value, mantissa = frexp(widen(x), &shift);
     shift += move;
     int half = shift >> 1;
     double quotient = number.divide ? mantissa / value : mantissa * value;
@@ -19,13 +29,6 @@ template <class R> __device__ inline void scaled(R x, const Multiplier& number, 
     if (fabs(steps) < coarse) narrow(ldexp(trunc(steps), smallest), result);
     else if (number.divide) narrow(left / ldexp(value, half - shift), result);
     else narrow(left * ldexp(value, shift - half), result);
-}
-
-template <class R>
-__device__ inline void scaled(Complex<R> x, const Multiplier& number, double size, Complex<R>& result)
-{
-    scaled(x.re, number, size, result.re);
-    scaled(x.im, number, size, result.im);
 }
 
 __device__ inline void spoil(Half& x) { x.bits = 0x7e00u; }
@@ -42,6 +45,45 @@ template <class R> __device__ inline void spoil(Complex<R>& x)
 template <class T> struct Component { typedef T type; };
 template <class R> struct Component<Complex<R>> { typedef R type; };
 
+// What becomes of an element, component by component.
+
+struct Keep {
+    template <class R> __device__ R operator()(R x) const { return x; }
+};
+struct Multiply {
+    double size;
+    template <class R> __device__ R operator()(R x) const
+    {
+        narrow(widen(x) * size, x);
+        return x;
+    }
+};
+struct Divide {
+    Factor factor;
+    template <class R> __device__ R operator()(R x) const
+    {
+        narrow(quotient_of(x, widen(x), factor), x);
+        return x;
+    }
+};
+struct Cut {
+    Multiplier number;
+    template <class R> __device__ R operator()(R x) const
+    {
+        cut(x, number, x);
+        return x;
+    }
+};
+struct Fill {
+    Int action;
+    template <class R> __device__ R operator()(R x) const
+    {
+        x = R();
+        if (action == SPOIL) spoil(x);
+        return x;
+    }
+};
+
 struct Scale {
     Piece piece;
     Team team;
@@ -52,34 +94,50 @@ struct Scale {
     {
         typedef Format<typename Component<T>::type> Facts;
         const Int* at = piece.leaf->pointers;
-        if (decision.action == KEEP && at[IN] == at[OUT]) return;
+        if (decision.action == KEEP) {
+            if (at[IN] != at[OUT]) write_packets<T>(piece, team, Keep());
+            return;
+        }
+        if (decision.action != SCALE) return write<T>(piece, team, piece.start, Fill{decision.action});
         Multiplier number =
             multiplier(decision.factor, error, decision.limit, slack, Facts::precision, Facts::smallest);
         double size = ldexp(number.value, (int)number.exponent);
-        Walk<2> walk(piece);
-        for (Int i = piece.start + team.rank; i < piece.stop; i += team.size) {
-            Place<2> place = walk(i);
-            T x = T();
-            if (decision.action == KEEP) x = place.template element<T>(IN);
-            else if (decision.action == SCALE) scaled(place.template element<T>(IN), number, size, x);
-            else if (decision.action == SPOIL) spoil(x);
-            place.template element<T>(OUT) = x;
-        }
+        if (!number.ample) write<T>(piece, team, piece.start, Cut{number});
+        else if (number.divide) write_packets<T>(piece, team, Divide{{size, 1 / size}});
+        else write_packets<T>(piece, team, Multiply{size});
     }
 };
 
-extern "C" __global__ void scale(
+// The chunks that were measured last come first: the cache has them still.
+extern "C" __global__ __launch_bounds__(BLOCK, 3) void scale(
     const Int* table, Int count, Int chunks, Int size, const Decision* decisions, Int grouped, double error,
     double slack)
 {
     Team team = my_team(size);
     if (team.chunk >= chunks) return;
-    Piece piece = piece_of(table, count, team.chunk);
+    Piece piece = piece_of(table, count, chunks - 1 - team.chunk);
     Scale task = {piece, team, decisions[grouped ? piece.group : 0], error, slack};
     visit_kind(piece.leaf->kind, task);
 }
 
 // clamp: a bound is one more operand, a number one that never moves.
+
+template <class T> struct Between {
+    bool below, above;
+    T lower, upper;
+
+    __device__ T operator()(T x) const
+    {
+        auto value = widen(x);
+        // NaN stays; a NaN bound is neither above nor below and so is taken.
+        if (below && value == value && !(value >= widen(lower))) {
+            x = lower;
+            value = widen(x);
+        }
+        if (above && value == value && !(value <= widen(upper))) x = upper;
+        return x;
+    }
+};
 
 struct Clamp {
     Piece piece;
@@ -88,24 +146,26 @@ struct Clamp {
     template <class T> __device__ void operator()(T)
     {
         const Int* at = piece.leaf->pointers;
+        Between<T> between = {at[LOWER] != 0, at[UPPER] != 0, T(), T()};
         Walk<OPERANDS> walk(piece);
+        bool numbers = true;
+        for (Int d = 0; d < piece.leaf->dims; d++)
+            numbers = numbers && !piece.dims[d].strides[LOWER] && !piece.dims[d].strides[UPPER];
+        if (numbers) {
+            if (between.below) between.lower = *(const T*)at[LOWER];
+            if (between.above) between.upper = *(const T*)at[UPPER];
+            return write_packets<T>(piece, team, between);
+        }
         for (Int i = piece.start + team.rank; i < piece.stop; i += team.size) {
             Place<OPERANDS> place = walk(i);
-            T x = place.template element<T>(IN);
-            auto value = widen(x);
-            // NaN stays; a NaN bound is neither above nor below and so is taken.
-            if (at[LOWER] && value == value && !(value >= widen(place.template element<T>(LOWER)))) {
-                x = place.template element<T>(LOWER);
-                value = widen(x);
-            }
-            if (at[UPPER] && value == value && !(value <= widen(place.template element<T>(UPPER))))
-                x = place.template element<T>(UPPER);
-            place.template element<T>(OUT) = x;
+            if (between.below) between.lower = place.template element<T>(LOWER);
+            if (between.above) between.upper = place.template element<T>(UPPER);
+            place.template element<T>(OUT) = between(place.template element<T>(IN));
         }
     }
 };
 
-extern "C" __global__ void clamp(const Int* table, Int count, Int chunks, Int size)
+extern "C" __global__ __launch_bounds__(BLOCK, 3) void clamp(const Int* table, Int count, Int chunks, Int size)
 {
     Team team = my_team(size);
     if (team.chunk >= chunks) return;
