@@ -71,7 +71,7 @@ def measure(flat: Flat, request: Request) -> Array:
     check_floating(request.function, flat)
     on_device = flat.device_engine
     if on_device is not None:
-        return on_device.norms(*_sum_on_device(on_device, flat, request)[:2])
+        return _measure_on_device(on_device, flat, request).norm
     engine = engine_for(flat.leaves)
     if engine is not None:
         return _measure_looking(engine, flat.leaves, request)
@@ -233,9 +233,10 @@ def _scale(
     limit: float,
     request: Request,
 ) -> None:
-    slack = _slack(leaves, request, np.size(decision.excess))
+    dtypes = {leaf.dtype for leaf in leaves}
+    slack = _slack(sum([leaf.size for leaf in leaves]), dtypes, request, np.size(decision.excess))
     multipliers: dict[Any, Multiplier] = {}
-    for dtype in {leaf.dtype for leaf in leaves}:
+    for dtype in dtypes:
         fields = multiplier(decision, limit, slack, _format(dtype))
         axis = request.axis
         multipliers[dtype] = fields if axis is None else Multiplier(*(_along(f, axis) for f in fields))
@@ -246,14 +247,14 @@ def _format(dtype: Any) -> Format:
     return FORMATS[COMPONENT[dtype_name(dtype)]]
 
 
-def _slack(leaves: list[Array], request: Request, groups: int) -> float:
+def _slack(elements: int, dtypes: set[Any], request: Request, groups: int) -> float:
     """Return from how many of a leaf's smallest subnormals on the limit is ample."""
     if request.norm is not None or request.all_reduce is not None:
         # How much else shares the limit is not known, and copies on all ranks are to get the same bits.
         return subnormal_slack(1, 2**63, FORMATS["float64"].unit_roundoff)
     # Complex elements have two components each.
-    size = 2 * sum([leaf.size for leaf in leaves]) // groups
-    finest = min(_format(dtype).unit_roundoff for dtype in {leaf.dtype for leaf in leaves})
+    size = 2 * elements // groups
+    finest = min(_format(dtype).unit_roundoff for dtype in dtypes)
     return subnormal_slack(request.order, size, finest)
 
 
@@ -262,38 +263,46 @@ def _clip_on_device(
 ) -> tuple[list[Array], Array]:
     """Clip with an engine that looks at no value; only ``nonfinite="raise"`` waits for one."""
     leaves = flat.leaves
-    total, order, placed = _sum_on_device(engine, flat, request)
+    total, order, norm, placed = _measure_on_device(engine, flat, request)
     if request.nonfinite == "raise":
         xp = namespace_of(total.hi)
         if not bool(xp.all(xp.isfinite(total.hi))):
             finite = [bool(xp.all(xp.isfinite(leaf))) for leaf in leaves]
             raise FloatingPointError(offenders(request.function, flat, finite, request.norm))
-    norm = engine.norms(total, order)
     if outs is None:
         results = engine.empty_like(leaves)
     else:
         results, leaves = outs, readable(leaves, outs, engine.copy)
     if placed is None or any(map(operator.is_not, flat.leaves, results)):
         placed = engine.place(engine.look(leaves), engine.look(results), request.axis)
-    slack = _slack(leaves, request, max(total.hi.size, 1))
+    slack = _slack(int(flat.seen.sizes.sum()), set(flat.seen.dtypes), request, max(total.hi.size, 1))
     bound = limit if isinstance(limit, float) else bring(limit, leaves[0])
     engine.clip(placed, total, bound, slack, order, zero=request.nonfinite == "zero")
     return results, norm
 
 
-def _sum_on_device(engine: DeviceEngine, flat: Flat, request: Request) -> tuple[Sum, Order, Any]:
-    """Return the sum of leaves, the order of the norm whose power it is, and the leaves as placed for it.
+class _OnDevice(NamedTuple):
+    """What was measured of leaves where they are, and the leaves as placed for it, None where they were not."""
 
-    What is measured is placed as its own out: the sum must not depend on where results go.
-    """
+    total: Sum
+    order: Order
+    norm: Array
+    placed: Any
+
+
+def _measure_on_device(engine: DeviceEngine, flat: Flat, request: Request) -> _OnDevice:
+    """Return the sum of leaves, the order of the norm whose power it is, and that norm."""
     if request.norm is not None:
-        norm = request.norm if isinstance(request.norm, float) else bring(request.norm, flat.leaves[0])
-        return engine.given(norm, flat.leaves[0]), math.inf, None
+        given = request.norm if isinstance(request.norm, float) else bring(request.norm, flat.leaves[0])
+        total = engine.given(given, flat.leaves[0])
+        return _OnDevice(total, math.inf, engine.norms(total, math.inf), None)
+    # Placed as their own outs: the sum must not depend on where results go.
     placed = engine.place(flat.seen, flat.seen, request.axis)
-    total = engine.measure(placed, request.order)
+    total, norm = engine.measure(placed, request.order)
     if request.all_reduce is not None:
         total = engine.all_ranks(total, request.order, request.all_reduce)
-    return total, request.order, placed
+        norm = engine.norms(total, request.order)
+    return _OnDevice(total, request.order, norm, placed)
 
 
 def _along(field: Array, axis: tuple[int, ...] | None) -> Array:

@@ -126,6 +126,9 @@ class NdArray(np.lib.mixins.NDArrayOperatorsMixin):
     def copy(self) -> NdArray:
         return self.cupy.array(self.host)
 
+    def view(self, dtype: Any) -> NdArray:
+        return NdArray(self.cupy, self.host.view(dtype))
+
     def transpose(self, *axes: int) -> NdArray:
         return NdArray(self.cupy, self.host.transpose(*axes))
 
@@ -207,6 +210,10 @@ class Cupy:
 
     def astype(self, x: NdArray, dtype: Any) -> NdArray:
         return x.astype(dtype)
+
+    def where(self, condition: NdArray, x: NdArray, y: NdArray) -> NdArray:
+        found = self.call(np.where, condition, x, y)
+        return found.astype("float32") if found.dtype == "bfloat16" else found  # as CuPy does
 
     def broadcast_to(self, x: NdArray, shape: Any) -> NdArray:
         return NdArray(self, np.broadcast_to(x.host, shape))

@@ -236,6 +236,18 @@ def test_values_are_clamped_as_numpy_clamps_them(machine: CupyMachine, dtype: st
 
 
 @on_both
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_array_bounds_are_rounded_inwards(machine: CupyMachine, dtype: str, kind: str) -> None:
+    edges = [0.0, -0.0, 1.0, 1.001, -1.001, 3e4, 7e4, -7e4, 3.4e38, -3.4e38, math.inf, -math.inf, math.nan]
+    bound = np.array([*edges, *(np.random.default_rng(8).standard_normal(40) * 9)]).astype(kind)
+    x = np.tile(numbers(dtype, 7, 1), (1, bound.size))
+    for lower, upper in ((bound, None), (None, bound)):
+        got, wanted = machine.run(cc.clip_by_value, x, lower, upper), cc.clip_by_value(x, lower, upper)
+        assert same_but_nan(got, wanted)
+
+
+@on_both
 def test_weights_are_clamped_where_they_are_chosen(machine: CupyMachine) -> None:
     tree = {"a": numbers("float32", 70), "b": [numbers("int8", 3, 3), numbers("bfloat16", 400)]}
 

@@ -102,9 +102,9 @@ def test_a_warning_of_the_compiler_would_be_seen(nvrtc: Any) -> None:
 def test_what_host_and_kernels_both_say_is_the_same() -> None:
     assert f"constexpr int BLOCK = {_cupy_table.BLOCK};" in _cupy.SOURCE
     assert f"constexpr Int CHUNK = {_cupy_table.CHUNK};" in _cupy.SOURCE
-    for name, facts in FORMATS.items():
+    for number, (name, facts) in enumerate(FORMATS.items()):
         struct = {"float16": "Half", "bfloat16": "Bfloat", "float32": "Single", "float64": "double"}[name]
-        said = f"precision = {facts.precision}, smallest = {facts.smallest};"
+        said = f"number = {number}, precision = {facts.precision}, smallest = {facts.smallest};"
         assert f"Format<{struct}> {{\n    static constexpr int {said}" in _cupy.SOURCE
     kernels = {
         "measure",

@@ -23,12 +23,15 @@ __all__ = ["OPTIONS", "SOURCE", "CupyEngine"]
 _FOLDER = Path(__file__).parent / "cupy_kernels"
 SOURCE = "".join(
     f'#line 1 "{name}.cu"\n{(_FOLDER / name).with_suffix(".cu").read_text(encoding="utf-8")}'
-    for name in ("arrays", "measure", "decide", "scale", "share")
+    for name in ("arrays", "decide", "measure", "scale", "share")
 )
 
 # No product and sum is rounded together unless it is written so. CuPy adds "-ftz=true" to these:
 # that is why the kernels compute in double alone, whose quotients and roots are always IEEE's.
 OPTIONS = ("--std=c++17", "--fmad=false")
+
+# As the kernels number the formats.
+_NUMBERS = {name: number for number, name in enumerate(FORMATS)}
 
 # See cupy_kernels/measure.cu.
 WIDE_ERROR = 2.0**-46
@@ -45,6 +48,8 @@ class Placed(NamedTuple):
     shape: Shape
     """Of the norms."""
     grouped: bool
+    formats: tuple[int, int]
+    """The number of the first of the leaves' formats, and how many to decide for from there on."""
     precise: bool
     """Whether a component has 64 bits, whose squares float64 does not hold."""
 
@@ -69,23 +74,30 @@ class CupyEngine:
     def place(self, leaves: Seen, outs: Seen, axis: Shape | None) -> Placed:
         """Tell the device where leaves are, and where their results go; `axis` is of the one leaf."""
         like = leaves.arrays[0]
-        wide = any(FORMATS[COMPONENT[dtype.name]].precision == 53 for dtype in set(leaves.dtypes))
-        table = self._sent(table_of(leaves, outs, axis=axis), like)
-        return Placed(table, like, kept(like.shape, axis), axis is not None, wide)
+        numbers = {_NUMBERS[COMPONENT[dtype.name]] for dtype in set(leaves.dtypes)}
+        return Placed(
+            self._sent(table_of(leaves, outs, axis=axis), like),
+            like,
+            kept(like.shape, axis),
+            axis is not None,
+            (min(numbers), 1) if len(numbers) == 1 else (0, len(_NUMBERS)),
+            _NUMBERS["float64"] in numbers,
+        )
 
-    def measure(self, placed: Placed, order: Order) -> Sum:
-        """Return the accurate sum of ``|x|**order`` over all leaves, or over the groups of the one leaf."""
+    def measure(self, placed: Placed, order: Order) -> tuple[Sum, Array]:
+        """Return the accurate sum of ``|x|**order`` over all leaves or each group, and the norm it is of."""
         table = placed.table
         with placed.like.device:
             parts = self._cupy.empty(3 * table.chunks, "float64")
             total = self._sum(placed.shape, NARROW_ERROR if placed.precise else WIDE_ERROR)
+            norm = self._cupy.empty(placed.shape, "float64")
             measure = "measure_precisely" if placed.precise else "measure"
             self._launch(measure, table.chunks, table.team, *table, _code(order), parts)
-            groups = total.hi.size
+            groups = norm.size
             each = table.chunks // max(groups, 1)
             team = team_for(each)
-            self._launch("finish", groups, team, parts, each, groups, team, _code(order), *total[:3])
-        return total
+            self._launch("finish", groups, team, parts, each, groups, team, _code(order), *total[:3], norm)
+        return total, norm
 
     def given(self, norm: float | Array, like: Array) -> Sum:
         """Return a norm that the caller measured, as the maximum of one element would be."""
@@ -137,13 +149,15 @@ class CupyEngine:
             Whether a group with NaN or infinity in it becomes zeros instead of NaN.
         """
         table, groups, error = placed.table, total.hi.size, 2 * total.error + 2.0**-100
+        tasks = groups * placed.formats[1]
         with placed.like.device:
-            decisions = self._cupy.empty(5 * groups, "float64")
+            decisions = self._cupy.empty(4 * tasks, "float64")
             number, pointer = (limit, 0) if isinstance(limit, float) else (0.0, limit.astype("float64"))
+            told = (pointer, number, zero, error, slack, *placed.formats)
+            self._launch("decide_all", tasks, 1, *total[:3], groups, _code(order), *told, decisions)
             self._launch(
-                "decide_all", groups, 1, *total[:3], groups, _code(order), pointer, number, zero, decisions
+                "scale", table.chunks, table.team, *table, decisions, placed.grouped, *placed.formats
             )
-            self._launch("scale", table.chunks, table.team, *table, decisions, placed.grouped, error, slack)
 
     def clamp(
         self, leaves: list[Array], outs: list[Array], bounds: list[tuple[Array | None, Array | None]]

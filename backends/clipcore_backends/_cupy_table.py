@@ -62,7 +62,7 @@ def look(arrays: Sequence[Array]) -> Seen:
         [array.dtype for array in arrays],
         np.array([place.ptr for place in places], np.int64),
         np.array([array.size for array in arrays], np.int64),
-        np.array([array.flags.c_contiguous for array in arrays], np.bool_),
+        _whole(arrays),
         len({place.device_id for place in places}) == 1,
     )
 
@@ -119,6 +119,12 @@ def kept(shape: Shape, axis: Shape | None) -> Shape:
 def team_for(tasks: int) -> int:
     """Return how many threads, a power of two, share a group of so many elements."""
     return min(BLOCK, 1 << max(tasks - 1, 0).bit_length())
+
+
+def _whole(arrays: Sequence[Array]) -> NDArray[np.bool_]:
+    if arrays and hasattr(arrays[0], "_c_contiguous"):  # where `flags` would build an object for each array
+        return np.array([array._c_contiguous for array in arrays], np.bool_)
+    return np.array([array.flags.c_contiguous for array in arrays], np.bool_)
 
 
 def _each(dtypes: list[Any], numbers: dict[Any, int]) -> NDArray[np.int64] | int:

@@ -88,8 +88,8 @@ class DeviceEngine(Protocol):
     def place(self, leaves: Any, outs: Any, axis: tuple[int, ...] | None) -> Any:
         """Tell the device where leaves are, and where their results go; `axis` is of the one leaf."""
 
-    def measure(self, placed: Any, order: Order) -> Sum:
-        """Return the accurate sum of ``|x|**order`` over all leaves, or over the groups of the one leaf."""
+    def measure(self, placed: Any, order: Order) -> tuple[Sum, Array]:
+        """Return the accurate sum of ``|x|**order`` over all leaves or each group, and the norm it is of."""
 
     def given(self, norm: float | Array, like: Array) -> Sum:
         """Return a norm that the caller measured, as the maximum of one element would be."""

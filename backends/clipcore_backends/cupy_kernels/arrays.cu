@@ -5,7 +5,7 @@
 // team of threads, a block is one or more teams. So the number of launches is the same for one
 // leaf and for ten thousand, for one group and for a million.
 //
-// The files of this folder are compiled as one, in the order arrays, measure, decide, scale,
+// The files of this folder are compiled as one, in the order arrays, decide, measure, scale,
 // share. An fma stands only where it is written: the compiler must form none (--fmad=false).
 
 typedef long long Int;
@@ -32,19 +32,39 @@ template <class R> struct Complex {
     R re, im;
 };
 
+template <class T> struct Component {
+    typedef T type;
+};
+template <class R> struct Component<Complex<R>> {
+    typedef R type;
+};
+
 template <class R> struct Format;
 template <> struct Format<Half> {
-    static constexpr int precision = 11, smallest = -24;
+    static constexpr int number = 0, precision = 11, smallest = -24;
 };
 template <> struct Format<Bfloat> {
-    static constexpr int precision = 8, smallest = -133;
+    static constexpr int number = 1, precision = 8, smallest = -133;
 };
 template <> struct Format<Single> {
-    static constexpr int precision = 24, smallest = -149;
+    static constexpr int number = 2, precision = 24, smallest = -149;
 };
 template <> struct Format<double> {
-    static constexpr int precision = 53, smallest = -1074;
+    static constexpr int number = 3, precision = 53, smallest = -1074;
 };
+
+// The same by their numbers, which are those of the first kinds.
+struct Facts {
+    int precision, smallest;
+};
+
+__device__ inline Facts facts_of(Int format)
+{
+    if (format == 0) return {Format<Half>::precision, Format<Half>::smallest};
+    if (format == 1) return {Format<Bfloat>::precision, Format<Bfloat>::smallest};
+    if (format == 2) return {Format<Single>::precision, Format<Single>::smallest};
+    return {Format<double>::precision, Format<double>::smallest};
+}
 
 // Conversions, each one instruction, written so that nothing flushes what they read or round to.
 // Where the source is compiled for a CPU, its own conversions take their place.
@@ -221,9 +241,10 @@ template <class T> struct alignas(16) Packet {
 // Where a chunk's packets are in the first COUNT operands, if its elements lie one after the other in
 // each of them; what is left of the chunk begins at `rest`.
 template <class T, int COUNT> struct Packets {
-    Int at[COUNT], count, rest;
+    Int at[COUNT], rest;
+    int count;
 
-    __device__ Packets(const Piece& piece) : count((piece.stop - piece.start) / Packet<T>::SIZE)
+    __device__ Packets(const Piece& piece) : count((int)((piece.stop - piece.start) / Packet<T>::SIZE))
     {
         bool apart = piece.leaf->dims != 1;
         for (int k = 0; k < COUNT; k++) {
@@ -234,7 +255,15 @@ template <class T, int COUNT> struct Packets {
         rest = piece.start + count * Packet<T>::SIZE;
     }
 
-    __device__ Packet<T>& packet(int operand, Int index) const { return ((Packet<T>*)at[operand])[index]; }
+    __device__ Packet<T>& packet(int operand, int index) const { return ((Packet<T>*)at[operand])[index]; }
+
+    // Read some packets of a thread before the first is used.
+    template <int AHEAD> __device__ void read(int first, int step, Packet<T> (&ahead)[AHEAD]) const
+    {
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++)
+            if (first + k * step < count) ahead[k] = packet(IN, first + k * step);
+    }
 };
 
 // Complex numbers are changed component by component.
@@ -249,6 +278,7 @@ __device__ inline Complex<R> changed(Complex<R> x, const Change& change)
 template <class T, class Change>
 __device__ inline void write(const Piece& piece, const Team& team, Int start, const Change& change)
 {
+    if (start == piece.stop) return;
     Walk<2> walk(piece);
     for (Int i = start + team.rank; i < piece.stop; i += team.size) {
         Place<2> place = walk(i);
@@ -256,17 +286,15 @@ __device__ inline void write(const Piece& piece, const Team& team, Int start, co
     }
 }
 
-// The same of all of them, packet by packet where that is possible; some are read ahead.
+// The same of all of them, packet by packet where that is possible.
 template <class T, class Change>
 __device__ inline void write_packets(const Piece& piece, const Team& team, const Change& change)
 {
     constexpr int AHEAD = 4;
     Packets<T, 2> packets(piece);
-    for (Int i = team.rank; i < packets.count; i += AHEAD * team.size) {
+    for (int i = team.rank; i < packets.count; i += AHEAD * team.size) {
         Packet<T> ahead[AHEAD];
-#pragma unroll
-        for (int k = 0; k < AHEAD; k++)
-            if (i + k * team.size < packets.count) ahead[k] = packets.packet(IN, i + k * team.size);
+        packets.read(i, team.size, ahead);
 #pragma unroll
         for (int k = 0; k < AHEAD; k++) {
             if (i + k * team.size >= packets.count) break;

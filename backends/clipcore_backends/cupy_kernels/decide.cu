@@ -1,19 +1,18 @@
-// decide: the arithmetic of clipcore/_decide.py, bit for bit; a group is a thread's.
+// decide: the arithmetic of clipcore/_decide.py, bit for bit; a thread's for each group and format.
 
 struct Norm {
     double hi, lo;
     Int exponent;
 };
 enum Action { KEEP, SCALE, ZERO, SPOIL };
-struct Decision {
-    Norm factor;
-    double limit;
-    Int action;
-};
 struct Multiplier {
     double value;
     Int exponent;
     bool divide, ample;
+};
+struct Decision {
+    Multiplier number;
+    Int action;
 };
 
 __device__ inline Norm norm_of(Norm sum, int order)
@@ -70,27 +69,37 @@ __device__ inline Multiplier multiplier(
     return {2 * round_bits(0.5 * exact, 0.5 * correction, bits, true), -exponent, true, ample};
 }
 
+// The norm of a finite group in float64; NaN or infinity where an element is.
+__device__ inline double norm_or_none(Norm sum, int order)
+{
+    return is_finite(sum.hi) ? to_float(norm_of(sum, order)) : sum.hi;
+}
+
 extern "C" __global__ void norms(
     const double* hi, const double* lo, const Int* exponent, Int groups, Int order, double* norm)
 {
     Int g = (Int)blockIdx.x * BLOCK + threadIdx.x;
-    if (g >= groups) return;
-    norm[g] = is_finite(hi[g]) ? to_float(norm_of({hi[g], lo[g], exponent[g]}, (int)order)) : hi[g];
+    if (g < groups) norm[g] = norm_or_none({hi[g], lo[g], exponent[g]}, (int)order);
 }
 
+// What becomes of each group's elements of each of the tree's formats, `count` of them from `first` on.
 // A limit that is an array is read here, on the device; negative or NaN, it spoils the group.
 extern "C" __global__ void decide_all(
     const double* hi, const double* lo, const Int* exponent, Int groups, Int order, const double* limits,
-    double limit, Int zero, Decision* out)
+    double limit, Int zero, double error, double slack, Int first, Int count, Decision* out)
 {
-    Int g = (Int)blockIdx.x * BLOCK + threadIdx.x;
+    Int task = (Int)blockIdx.x * BLOCK + threadIdx.x, g = count == 1 ? task : task / count;
     if (g >= groups) return;
-    Decision result = {{0, 0, 0}, fabs(limits ? *limits : limit), KEEP};
-    if (!is_finite(hi[g])) result.action = zero ? ZERO : result.limit <= LARGEST ? SPOIL : KEEP;
-    else if (is_finite(result.limit)) {
-        Norm norm = norm_of({hi[g], lo[g], exponent[g]}, (int)order);
-        if (decide(norm, result.limit, result.factor) < 0) result.action = SCALE;
+    Decision result = {{0, 0, false, false}, KEEP};
+    double size = fabs(limits ? *limits : limit);
+    if (!is_finite(hi[g])) result.action = zero ? ZERO : size <= LARGEST ? SPOIL : KEEP;
+    else if (is_finite(size)) {
+        Norm factor, norm = norm_of({hi[g], lo[g], exponent[g]}, (int)order);
+        if (decide(norm, size, factor) < 0) {
+            Facts facts = facts_of(first + task - g * count);
+            result = {multiplier(factor, error, size, slack, facts.precision, facts.smallest), SCALE};
+        }
     }
     if (limits && !(*limits >= 0)) result.action = SPOIL;
-    out[g] = result;
+    out[task] = result;
 }

@@ -122,17 +122,32 @@ template <bool PRECISE> struct Measure {
         else add_plainly<ORDER>(sum, widen(x));
     }
 
+    template <int ORDER, class T> __device__ Int add_packets()
+    {
+        constexpr int AHEAD = PRECISE ? 4 : 8;
+        Packets<T, 1> packets(piece);
+        for (int i = team.rank; i < packets.count; i += AHEAD * team.size) {
+            Packet<T> ahead[AHEAD];
+            packets.read(i, team.size, ahead);
+#pragma unroll
+            for (int k = 0; k < AHEAD; k++) {
+                if (i + k * team.size >= packets.count) break;
+#pragma unroll
+                for (int n = 0; n < Packet<T>::SIZE; n++) add_element<ORDER>(ahead[k].elements[n]);
+            }
+        }
+        return packets.rest;
+    }
+
     template <int ORDER, class T> __device__ void run()
     {
-        Packets<T, 1> packets(piece);
-#pragma unroll(PRECISE ? 1 : 4)
-        for (Int i = team.rank; i < packets.count; i += team.size) {
-            Packet<T> packet = packets.packet(IN, i);
-#pragma unroll
-            for (int k = 0; k < Packet<T>::SIZE; k++) add_element<ORDER>(packet.elements[k]);
-        }
+        constexpr bool wide = Format<typename Component<T>::type>::precision == 53;
+        Int start = piece.start;
+        // Not where a leaf of 64 bits is merely in the same tree: that is rare, and takes long to compile.
+        if constexpr (PRECISE == wide) start = add_packets<ORDER, T>();
+        if (start == piece.stop) return;
         Walk<1> walk(piece);
-        for (Int i = packets.rest + team.rank; i < piece.stop; i += team.size)
+        for (Int i = start + team.rank; i < piece.stop; i += team.size)
             add_element<ORDER>(walk(i).template element<T>(IN));
     }
 
@@ -184,7 +199,8 @@ extern "C" __global__ __launch_bounds__(BLOCK, 3) void measure_precisely(
 
 // Each group is `each` chunks, one after the other.
 extern "C" __global__ void finish(
-    const Sum* parts, Int each, Int groups, Int size, Int order, double* hi, double* lo, Int* exponent)
+    const Sum* parts, Int each, Int groups, Int size, Int order, double* hi, double* lo, Int* exponent,
+    double* norm)
 {
     constexpr int AHEAD = 8;
     Team team = my_team(size);
@@ -209,4 +225,5 @@ extern "C" __global__ void finish(
     hi[team.chunk] = sum.hi;
     lo[team.chunk] = rest;
     exponent[team.chunk] = is_finite(sum.hi) ? sum.level * STEP * (order == 2 ? 2 : 1) : 0;
+    norm[team.chunk] = norm_or_none({sum.hi, rest, exponent[team.chunk]}, (int)order);
 }

@@ -42,9 +42,6 @@ template <class R> __device__ inline void spoil(Complex<R>& x)
     spoil(x.im);
 }
 
-template <class T> struct Component { typedef T type; };
-template <class R> struct Component<Complex<R>> { typedef R type; };
-
 // What becomes of an element, component by component.
 
 struct Keep {
@@ -87,20 +84,19 @@ struct Fill {
 struct Scale {
     Piece piece;
     Team team;
-    Decision decision;
-    double error, slack;
+    const Decision* decisions;
+    Int first;
 
     template <class T> __device__ void operator()(T)
     {
-        typedef Format<typename Component<T>::type> Facts;
+        const Decision& decision = decisions[Format<typename Component<T>::type>::number - first];
         const Int* at = piece.leaf->pointers;
         if (decision.action == KEEP) {
             if (at[IN] != at[OUT]) write_packets<T>(piece, team, Keep());
             return;
         }
         if (decision.action != SCALE) return write<T>(piece, team, piece.start, Fill{decision.action});
-        Multiplier number =
-            multiplier(decision.factor, error, decision.limit, slack, Facts::precision, Facts::smallest);
+        Multiplier number = decision.number;
         double size = ldexp(number.value, (int)number.exponent);
         if (!number.ample) write<T>(piece, team, piece.start, Cut{number});
         else if (number.divide) write_packets<T>(piece, team, Divide{{size, 1 / size}});
@@ -110,13 +106,13 @@ struct Scale {
 
 // The chunks that were measured last come first: the cache has them still.
 extern "C" __global__ __launch_bounds__(BLOCK, 3) void scale(
-    const Int* table, Int count, Int chunks, Int size, const Decision* decisions, Int grouped, double error,
-    double slack)
+    const Int* table, Int leaves, Int chunks, Int size, const Decision* decisions, Int grouped, Int first,
+    Int count)
 {
     Team team = my_team(size);
     if (team.chunk >= chunks) return;
-    Piece piece = piece_of(table, count, chunks - 1 - team.chunk);
-    Scale task = {piece, team, decisions[grouped ? piece.group : 0], error, slack};
+    Piece piece = piece_of(table, leaves, chunks - 1 - team.chunk);
+    Scale task = {piece, team, decisions + (grouped ? piece.group * count : 0), first};
     visit_kind(piece.leaf->kind, task);
 }
 

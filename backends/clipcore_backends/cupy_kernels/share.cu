@@ -1,4 +1,4 @@
-// What ranks exchange, word for word as in clipcore/_reduce.py; one thread.
+// What ranks exchange, word for word as in clipcore/_reduce.py; the work of one thread of the block.
 
 const int PIECES = 5, BITS = 22;
 
@@ -12,6 +12,7 @@ __device__ inline double root_of_norm(Norm sum, int order)
 extern "C" __global__ void share_size(
     const double* hi, const double* lo, const Int* exponent, Int order, double* out)
 {
+    if (threadIdx.x) return;
     Norm sum = is_finite(*hi) ? Norm{*hi, *lo, *exponent} : Norm{0, 0, 0};
     out[0] = root_of_norm(sum, (int)order);
     out[1] = *hi == *hi && !is_finite(*hi);
@@ -28,6 +29,7 @@ __device__ inline Int unit_of(double size, Int order)
 extern "C" __global__ void share_sum(
     const double* hi, const double* lo, const Int* exponent, const double* sizes, Int order, double* out)
 {
+    if (threadIdx.x) return;
     int move = is_finite(*hi) ? (int)(*exponent - unit_of(sizes[0], order)) : 0;
     double high = is_finite(*hi) ? ldexp(*hi, move) : 0, low = is_finite(*hi) ? ldexp(*lo, move) : 0;
     if (!order) {
@@ -56,6 +58,7 @@ __device__ inline void sum_of_pieces(const double* parts, double& hi, double& lo
 extern "C" __global__ void take_sum(
     const double* sizes, const double* parts, Int order, double* hi, double* lo, Int* exponent)
 {
+    if (threadIdx.x) return;
     *lo = 0;
     *exponent = unit_of(sizes[0], order);
     if (order) sum_of_pieces(parts, *hi, *lo);
