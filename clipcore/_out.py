@@ -41,16 +41,27 @@ def check_out(function: str, flat: Flat, out: Tree, *, known_apart: bool = False
         If structure, shape or dtype differ, a leaf is read-only, or leaves share bytes.
     """
     target = flat.as_out() if _is_input(flat, out) else Flat(out, "out")
-    if target.spec != flat.spec:
+    if target.leaves is not flat.leaves and target.spec != flat.spec:
         raise ValueError(
             f"{function}: out has the structure {shown(target.spec)}, the input {shown(flat.spec)}; "
             "give arrays in the same containers"
         )
+    if flat.library == "cupy":
+        separate = _check_on_device(function, target, flat)
+    else:
+        separate = _check_each(function, target, flat, known_apart=known_apart)
+    pair = None if separate else _sharing(target.leaves)
+    if pair is not None:
+        one, other = map(target.name, pair)
+        what = "has elements that share bytes" if one == other else f"and {other} share bytes"
+        raise ValueError(f"{function}: {one} {what}; give memory of its own to each")
+    return target.leaves
+
+
+def _check_each(function: str, target: Flat, flat: Flat, *, known_apart: bool) -> bool:
+    """Check the leaves of `out` one by one; return whether it is certain that no two share bytes."""
     separate = known_apart or len(set(map(id, target.leaves))) == len(target.leaves)
-    writable = flat.library == "cupy"  # all of them
-    known_fit = writable and target.leaves is flat.leaves
-    pairs = () if known_fit else zip(target.leaves, flat.leaves, strict=True)
-    for index, (given, leaf) in enumerate(pairs):
+    for index, (given, leaf) in enumerate(zip(target.leaves, flat.leaves, strict=True)):
         if type(given) is type(leaf) is np.ndarray:
             if given is not leaf and not (given.dtype == leaf.dtype and given.shape == leaf.shape):
                 _check_fit(function, target, index, leaf)
@@ -59,22 +70,23 @@ def check_out(function: str, flat: Flat, out: Tree, *, known_apart: bool = False
                 _check_writable(function, target, index)
             # Arrays that own their memory share none of it with each other.
             separate = separate and (known_apart or (given.base is None and flags.carray))
-        elif writable and type(given) is type(leaf):
-            if (given.dtype, given.shape, given.device) != (leaf.dtype, leaf.shape, leaf.device):
-                _check_fit(function, target, index, leaf)
         else:
             _check_fit(function, target, index, leaf)
             _check_writable(function, target, index)
             separate = known_apart
-    if writable:
-        target.library = flat.library
-        separate = (flat if known_fit else target).seen.apart
-    pair = None if separate else _sharing(target.leaves)
-    if pair is not None:
-        one, other = map(target.name, pair)
-        what = "has elements that share bytes" if one == other else f"and {other} share bytes"
-        raise ValueError(f"{function}: {one} {what}; give memory of its own to each")
-    return target.leaves
+    return separate
+
+
+def _check_on_device(function: str, target: Flat, flat: Flat) -> bool:
+    """Do the same for a library whose arrays can all be written, and which has an engine to look at them."""
+    if target.leaves is flat.leaves:
+        return bool(flat.seen.apart)
+    for index, (given, leaf) in enumerate(zip(target.leaves, flat.leaves, strict=True)):
+        fits = type(given) is type(leaf) and (given.dtype, given.shape) == (leaf.dtype, leaf.shape)
+        if not fits or given.device != leaf.device:
+            _check_fit(function, target, index, leaf)
+    target.library = flat.library
+    return bool(target.seen.apart)
 
 
 def _is_input(flat: Flat, out: Tree) -> bool:

@@ -266,6 +266,6 @@ class Kernel:
             return int(value.data.ptr)
         if isinstance(value, float):
             return int(np.float64(value).view(np.int64))
-        if type(value) is not np.int64:
+        if type(value) not in (int, np.int64):  # a bool would be of 8 bits
             raise TypeError(f"{self.name} is given {value!r}, which is no word of 64 bits")
         return int(value)

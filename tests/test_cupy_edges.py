@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu_machine import CupyMachine, machine_at, on_both
 from edge_support import Array, bits, same_but_nan
+from test_engines import norm_is_off, result_flaws
 
 import clipcore as cc
 
@@ -233,6 +234,30 @@ def test_values_are_clamped_as_numpy_clamps_them(machine: CupyMachine, dtype: st
         high[2] = math.nan
     assert same_but_nan(machine.run(cc.clip_by_value, x, low, high), cc.clip_by_value(x, low, high))
     assert same_but_nan(machine.run(cc.clip_by_value, x, low, 3), cc.clip_by_value(x, low, 3))
+
+
+@on_both
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_leaves_may_begin_at_any_address_and_end_anywhere(machine: CupyMachine, dtype: str) -> None:
+    x = numbers(dtype, 700)
+    there = machine.put(x)
+    for start, stop in ((0, 700), (1, 700), (2, 699), (3, 698), (5, 6), (7, 641), (8, 697)):
+        part, here = there[start:stop], x[start:stop]
+        with machine.serving():
+            (clipped,), norm = cc.clip_by_global_norm([part], 1.0)
+            (kept,), _ = cc.clip_by_global_norm([part], 1e4)
+        assert norm_is_off(machine, machine.get(norm), [here], 2) is None
+        assert list(result_flaws(machine, [here], [machine.get(clipped)], 1.0, 2)) == []
+        assert bits(machine.get(kept)) == bits(here)
+        with machine.serving():
+            cc.clip_by_global_norm([part], 0.5, out=[part])
+        after = machine.get(there)
+        assert bits([after[:start], after[stop:]]) == bits([x[:start], x[stop:]])
+        if dtype in REALS:
+            with machine.serving():
+                between = cc.clip_by_value(part, -0.01, 0.01)
+            assert bits(machine.get(between)) == bits(cc.clip_by_value(after[start:stop], -0.01, 0.01))
+        x = after
 
 
 @on_both

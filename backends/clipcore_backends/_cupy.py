@@ -7,6 +7,7 @@ like everything else.
 
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ class Placed(NamedTuple):
     like: Array
     shape: Shape
     """Of the norms."""
-    grouped: bool
+    grouped: int
     formats: tuple[int, int]
     """The number of the first of the leaves' formats, and how many to decide for from there on."""
     precise: bool
@@ -74,12 +75,12 @@ class CupyEngine:
     def place(self, leaves: Seen, outs: Seen, axis: Shape | None) -> Placed:
         """Tell the device where leaves are, and where their results go; `axis` is of the one leaf."""
         like = leaves.arrays[0]
-        numbers = {_NUMBERS[COMPONENT[dtype.name]] for dtype in set(leaves.dtypes)}
+        numbers = {_number_of(dtype) for dtype in set(leaves.dtypes)}
         return Placed(
             self._sent(table_of(leaves, outs, axis=axis), like),
             like,
             kept(like.shape, axis),
-            axis is not None,
+            int(axis is not None),
             (min(numbers), 1) if len(numbers) == 1 else (0, len(_NUMBERS)),
             _NUMBERS["float64"] in numbers,
         )
@@ -153,7 +154,7 @@ class CupyEngine:
         with placed.like.device:
             decisions = self._cupy.empty(4 * tasks, "float64")
             number, pointer = (limit, 0) if isinstance(limit, float) else (0.0, limit.astype("float64"))
-            told = (pointer, number, zero, error, slack, *placed.formats)
+            told = (pointer, number, int(zero), error, slack, *placed.formats)
             self._launch("decide_all", tasks, 1, *total[:3], groups, _code(order), *told, decisions)
             self._launch(
                 "scale", table.chunks, table.team, *table, decisions, placed.grouped, *placed.formats
@@ -212,15 +213,14 @@ class CupyEngine:
         empty = self._cupy.empty
         return Sum(empty(shape, "float64"), empty(shape, "float64"), empty(shape, "int64"), error)
 
-    def _launch(self, name: str, tasks: int, team: int, *arguments: Any) -> None:
+    def _launch(self, name: str, tasks: int, team: int, *arguments: int | float | Array) -> None:
         """Run a kernel, a team of threads for each task, on the current stream."""
         if not tasks:
             return
         if name not in self._kernels:
             self._kernels[name] = self._module.get_function(name)
         blocks = -(-tasks // (BLOCK // team))
-        words = tuple(np.int64(word) if isinstance(word, bool | int) else word for word in arguments)
-        self._kernels[name]((blocks,), (BLOCK,), words)
+        self._kernels[name]((blocks,), (BLOCK,), arguments)
 
     def _sent(self, table: Table, like: Array) -> Table:
         """Return a table that is on the device of an array."""
@@ -234,6 +234,11 @@ class CupyEngine:
         if isinstance(bound, np.ndarray):
             return numbers[_padded(bound)]
         return self._cupy.broadcast_to(bound, leaf.shape)
+
+
+@cache
+def _number_of(dtype: Any) -> int:
+    return _NUMBERS[COMPONENT[dtype.name]]
 
 
 def _padded(number: NDArray[Any]) -> bytes:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,7 +87,7 @@ def table_of(leaves: Seen, outs: Seen, bounds: Sequence[Sequence[Any]] = (), axi
     dims = {dtype: index for index, dtype in enumerate(dict.fromkeys(leaves.dtypes))}
     steps = [[1, *[dtype.itemsize] * 2, *[0] * (_OPERANDS - 2)] for dtype in dims]
     rows = np.zeros((len(leaves.arrays), _POINTERS + _OPERANDS), np.int64)
-    rows[:, _KIND] = _each(leaves.dtypes, {dtype: _KINDS[dtype.name] for dtype in dims})
+    rows[:, _KIND] = _each(leaves.dtypes, {dtype: _kind_of(dtype) for dtype in dims})
     rows[:, _LENGTH] = leaves.sizes
     rows[:, _DIM] = _each(leaves.dtypes, dims)
     rows[:, _DIMS] = 1
@@ -96,14 +96,16 @@ def table_of(leaves: Seen, outs: Seen, bounds: Sequence[Sequence[Any]] = (), axi
     for operand, bound in enumerate(bounds, 2):
         rows[:, _POINTERS + operand] = [b if isinstance(b, int) else b.data.ptr for b in bound]
         whole &= [isinstance(b, int) for b in bound]
-    for index in np.flatnonzero(~whole & (leaves.sizes > 0)):
+    for index in () if whole.all() else np.flatnonzero(~whole & (leaves.sizes > 0)):
         leaf = leaves.arrays[index]
         others = [_strides(bound[index], leaf.ndim) for bound in bounds]
         own = _dims(leaf.shape, (leaf.strides, outs.arrays[index].strides, *others), axis)
         rows[index, _LENGTH] //= math.prod(kept(leaf.shape, axis))
         rows[index, _DIM], rows[index, _DIMS] = len(steps), len(own)
         steps += [[*row, *[0] * (1 + _OPERANDS - len(row))] for row in own]
-    sizes, rows = leaves.sizes[leaves.sizes > 0], rows[leaves.sizes > 0]
+    sizes = leaves.sizes
+    if not sizes.all():
+        sizes, rows = sizes[sizes > 0], rows[sizes > 0]
     lengths = rows[:, _LENGTH]
     chunks = sizes // lengths * -(-lengths // CHUNK)
     rows[:, _FIRST] = np.cumsum(chunks) - chunks
@@ -130,6 +132,11 @@ def _whole(arrays: Sequence[Array]) -> NDArray[np.bool_]:
 def _each(dtypes: list[Any], numbers: dict[Any, int]) -> NDArray[np.int64] | int:
     """Return the numbers of dtypes, or the one number of them all."""
     return next(iter(numbers.values())) if len(numbers) == 1 else np.array([numbers[d] for d in dtypes])
+
+
+@cache
+def _kind_of(dtype: Any) -> int:
+    return _KINDS[dtype.name]
 
 
 def _strides(operand: Any, ndim: int) -> Shape:

@@ -286,9 +286,9 @@ __device__ inline void write(const Piece& piece, const Team& team, Int start, co
     }
 }
 
-// The same of all of them, packet by packet where that is possible.
+// The same packet by packet, where that is possible; return where the rest begins.
 template <class T, class Change>
-__device__ inline void write_packets(const Piece& piece, const Team& team, const Change& change)
+__device__ inline Int write_packets(const Piece& piece, const Team& team, const Change& change)
 {
     constexpr int AHEAD = 4;
     Packets<T, 2> packets(piece);
@@ -304,5 +304,5 @@ __device__ inline void write_packets(const Piece& piece, const Team& team, const
             packets.packet(OUT, i + k * team.size) = ahead[k];
         }
     }
-    write<T>(piece, team, packets.rest, change);
+    return packets.rest;
 }

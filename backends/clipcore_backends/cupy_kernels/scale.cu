@@ -42,16 +42,16 @@ template <class R> __device__ inline void spoil(Complex<R>& x)
     spoil(x.im);
 }
 
-// What becomes of an element, component by component.
+// What becomes of a component.
 
 struct Keep {
     template <class R> __device__ R operator()(R x) const { return x; }
 };
 struct Multiply {
-    double size;
+    Factor factor;
     template <class R> __device__ R operator()(R x) const
     {
-        narrow(widen(x) * size, x);
+        narrow(widen(x) * factor.size, x);
         return x;
     }
 };
@@ -63,21 +63,18 @@ struct Divide {
         return x;
     }
 };
-struct Cut {
-    Multiplier number;
+struct Become {
+    Decision decision;
+    Factor factor;
     template <class R> __device__ R operator()(R x) const
     {
-        cut(x, number, x);
-        return x;
-    }
-};
-struct Fill {
-    Int action;
-    template <class R> __device__ R operator()(R x) const
-    {
-        x = R();
-        if (action == SPOIL) spoil(x);
-        return x;
+        const Multiplier& number = decision.number;
+        R result = R();
+        if (decision.action == KEEP) return x;
+        if (decision.action == SPOIL) spoil(result);
+        else if (decision.action == SCALE && !number.ample) cut(x, number, result);
+        else if (decision.action == SCALE) result = number.divide ? Divide{factor}(x) : Multiply{factor}(x);
+        return result;
     }
 };
 
@@ -89,18 +86,17 @@ struct Scale {
 
     template <class T> __device__ void operator()(T)
     {
-        const Decision& decision = decisions[Format<typename Component<T>::type>::number - first];
+        Decision decision = decisions[Format<typename Component<T>::type>::number - first];
         const Int* at = piece.leaf->pointers;
-        if (decision.action == KEEP) {
-            if (at[IN] != at[OUT]) write_packets<T>(piece, team, Keep());
-            return;
-        }
-        if (decision.action != SCALE) return write<T>(piece, team, piece.start, Fill{decision.action});
-        Multiplier number = decision.number;
-        double size = ldexp(number.value, (int)number.exponent);
-        if (!number.ample) write<T>(piece, team, piece.start, Cut{number});
-        else if (number.divide) write_packets<T>(piece, team, Divide{{size, 1 / size}});
-        else write_packets<T>(piece, team, Multiply{size});
+        if (decision.action == KEEP && at[IN] == at[OUT]) return;
+        double size = ldexp(decision.number.value, (int)decision.number.exponent);
+        Factor factor = {size, 1 / size};
+        Int rest = piece.start;
+        if (decision.action == KEEP) rest = write_packets<T>(piece, team, Keep());
+        else if (decision.action == SCALE && decision.number.ample)
+            rest = decision.number.divide ? write_packets<T>(piece, team, Divide{factor})
+                                          : write_packets<T>(piece, team, Multiply{factor});
+        write<T>(piece, team, rest, Become{decision, factor});
     }
 };
 
@@ -150,7 +146,7 @@ struct Clamp {
         if (numbers) {
             if (between.below) between.lower = *(const T*)at[LOWER];
             if (between.above) between.upper = *(const T*)at[UPPER];
-            return write_packets<T>(piece, team, between);
+            return write<T>(piece, team, write_packets<T>(piece, team, between), between);
         }
         for (Int i = piece.start + team.rank; i < piece.stop; i += team.size) {
             Place<OPERANDS> place = walk(i);
