@@ -87,7 +87,7 @@ def library_of(array: Array) -> str:
     if isinstance(array, (np.ndarray, np.generic)):
         return "numpy"
     package = _package_of(array)
-    if package == "torch" or package in _ADAPTED:
+    if package in ("cupy", "torch", *_ADAPTED):
         return package
     return str(namespace_of(array).__name__).removeprefix("array_api_compat.").partition(".")[0]
 

@@ -51,9 +51,9 @@ class Flat:
     @property
     def seen(self) -> Any:
         """What the device engine of the library has to know of the leaves."""
-        engine = device_engine_of(self.library)
-        if self._seen is None and engine is not None:
-            self._seen = engine.look(self.leaves)
+        if self._seen is None:
+            engine = device_engine_of(self.library)
+            self._seen = None if engine is None else engine.look(self.leaves)
         return self._seen
 
     @property

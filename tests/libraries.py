@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import optree
 import pytest
+from cuda_on_cpu_machine import no_gpu
 
 from clipcore.verify.calling import Call, Observation, keywords_of, observe
 from clipcore.verify.calling import Library as Arrays
@@ -145,6 +146,7 @@ class Library(Enum):
     PADDLE = Traits("paddle", "Paddle", dict.fromkeys(("uint16", "uint32", "uint64"), NO_SUCH_DTYPE))
     SPARSE = Traits("sparse", "pydata/sparse", _SPARSE, writable=False, signs_zeros=False)
     NDONNX = Traits("ndonnx", "ndonnx", _NDONNX)
+    CUPY = Traits("cupy", "CuPy on an NVIDIA GPU")
 
     @property
     def library_name(self) -> str:
@@ -161,6 +163,8 @@ class Library(Enum):
 
     def missing(self) -> str:
         """Say what is not there, empty where everything is."""
+        if self is Library.CUPY:
+            return no_gpu() or ""
         if importlib.util.find_spec(self.value.module.partition(".")[0]) is None:
             return f"{self.value.module} is not installed"
         return ""
@@ -334,7 +338,6 @@ def _torch_compile(function: Callable[..., Any]) -> Callable[..., Any]:
 
 NORM_COLUMNS = {name: (name,) for name in (*FLOATING, *COMPLEX)}
 VALUE_COLUMNS = {**{name: (name,) for name in FLOATING}, "integers": INTEGERS}
-NOT_RUN = "compiled, and run on the CPU from the same source; on a GPU not run yet"
 
 
 class Notes:
@@ -376,7 +379,7 @@ def table() -> str:
             if library.value.title:
                 cells = " | ".join(cell(library, operation, names) for names in columns.values())
                 rows.append(f"| {library.value.title} | {cells} |")
-        rows += [f"| CuPy |{f' {notes.mark(NOT_RUN)} |' * len(columns)}", ""]
+        rows.append("")
     return "\n".join([*rows, str(notes)])
 
 

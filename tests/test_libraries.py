@@ -47,7 +47,11 @@ def dtype_named(name: str) -> np.dtype[Any]:
 
 
 def library_params() -> list[Any]:
-    return [pytest.param(library, id=library.name.lower().replace("_", "-")) for library in Library]
+    marks = {Library.CUPY: pytest.mark.gpu}
+    return [
+        pytest.param(library, id=library.name.lower().replace("_", "-"), marks=marks.get(library, ()))
+        for library in Library
+    ]
 
 
 @pytest.fixture

@@ -39,6 +39,8 @@ class Seen(NamedTuple):
     @property
     def apart(self) -> bool:
         """Whether these are blocks of memory of their own; False where that is not certain."""
+        if len(self.arrays) == 1:
+            return bool(self.whole[0])
         items = {dtype: dtype.itemsize for dtype in set(self.dtypes)}
         stops = self.pointers + self.sizes * _each(self.dtypes, items)
         order = np.lexsort((stops, self.pointers))

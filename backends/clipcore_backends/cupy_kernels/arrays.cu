@@ -290,7 +290,7 @@ __device__ inline void write(const Piece& piece, const Team& team, Int start, co
 template <class T, class Change>
 __device__ inline Int write_packets(const Piece& piece, const Team& team, const Change& change)
 {
-    constexpr int AHEAD = 4;
+    constexpr int AHEAD = 8;
     Packets<T, 2> packets(piece);
     for (int i = team.rank; i < packets.count; i += AHEAD * team.size) {
         Packet<T> ahead[AHEAD];

@@ -191,7 +191,7 @@ extern "C" __global__ __launch_bounds__(BLOCK, 3) void measure(
     measure_chunk<false>(table, count, chunks, size, order, parts);
 }
 
-extern "C" __global__ __launch_bounds__(BLOCK, 3) void measure_precisely(
+extern "C" __global__ __launch_bounds__(BLOCK, 4) void measure_precisely(
     const Int* table, Int count, Int chunks, Int size, Int order, Sum* parts)
 {
     measure_chunk<true>(table, count, chunks, size, order, parts);

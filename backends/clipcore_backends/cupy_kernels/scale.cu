@@ -101,7 +101,7 @@ struct Scale {
 };
 
 // The chunks that were measured last come first: the cache has them still.
-extern "C" __global__ __launch_bounds__(BLOCK, 3) void scale(
+extern "C" __global__ __launch_bounds__(BLOCK, 2) void scale(
     const Int* table, Int leaves, Int chunks, Int size, const Decision* decisions, Int grouped, Int first,
     Int count)
 {
@@ -157,7 +157,7 @@ struct Clamp {
     }
 };
 
-extern "C" __global__ __launch_bounds__(BLOCK, 3) void clamp(const Int* table, Int count, Int chunks, Int size)
+extern "C" __global__ __launch_bounds__(BLOCK, 2) void clamp(const Int* table, Int count, Int chunks, Int size)
 {
     Team team = my_team(size);
     if (team.chunk >= chunks) return;

@@ -35,6 +35,7 @@ _LIBRARIES: Final = (
     ("clipcore.tensorflow", "tensorflow", "clipcore tensorflow", "TensorFlow tensors."),
     ("clipcore.mlx", "mlx", "clipcore mlx", "MLX arrays on the CPU."),
     ("clipcore.paddle", "paddle", "clipcore paddlepaddle", "Paddle tensors."),
+    ("clipcore.cupy", "cupy", "clipcore cupy", "CuPy arrays, on an NVIDIA GPU."),
 )
 
 
