@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from clipcore_backends import NUMPY, Engine
+from clipcore_backends import NUMPY, DeviceEngine, Engine
+from clipcore_backends._formats import FORMATS
 
 from clipcore import _portable
 from clipcore._bounds import check_array_bound, check_bounds, is_array_bound, round_bounds
-from clipcore._checks import check_real
-from clipcore._dispatch import bring, engine_for, from_view, views, wrote
+from clipcore._checks import check_real, dtype_name
+from clipcore._dispatch import bring, engine_for, from_view, namespace_of, views, wrote
 from clipcore._out import check_out, readable, same_memory, write
 from clipcore._trees import Flat
 from clipcore._typing import Array, Bound, Tree
@@ -28,7 +29,7 @@ def clamp(
     outs = None if out is None else check_out(function, flat, out)
     on_device = flat.device_engine
     if on_device is not None:
-        bounds = _bounds(function, flat, lower, upper, chosen, on_device.number, _portable.round_array)
+        bounds = _bounds(function, flat, lower, upper, chosen, on_device.number, _round_on(on_device))
         if outs is None:
             results, leaves = on_device.empty_like(flat.leaves), flat.leaves
         else:
@@ -52,6 +53,20 @@ def clamp(
         return results
     write(results, outs)
     return outs
+
+
+def _round_on(engine: DeviceEngine) -> Callable[..., Array]:
+    """Return what casts array bounds where an engine serves: floating-point ones by the engine."""
+
+    def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
+        if dtype_name(leaf.dtype) not in FORMATS:
+            return _portable.round_array(bound, leaf, up=up)
+        if dtype_name(bound.dtype) not in FORMATS:
+            xp = namespace_of(bound)
+            bound = _portable.round_to(xp, bound, xp.float64, up=up)
+        return engine.round_array(bound, leaf, up=up)
+
+    return round_array
 
 
 def _bounds(

@@ -282,7 +282,7 @@ def _clip_on_device(
 
 
 class _OnDevice(NamedTuple):
-    """What was measured of leaves where they are, and the leaves as placed for it, None where they were not."""
+    """What was measured of leaves where they are, and the leaves as placed for it, if they were."""
 
     total: Sum
     order: Order

@@ -15,13 +15,13 @@ import numpy as np
 from clipcore_backends._formats import COMPONENT, FORMATS, Format
 
 from clipcore._checks import dtype_name, offenders
-from clipcore._dispatch import bring, constant, copy, device_of, is_traced, library_of, namespace_of
+from clipcore._dispatch import bring, constant, copy, device_of, is_traced, namespace_of
 from clipcore._portable_powers import Precision
 from clipcore._portable_sums import Groups, components, given_groups, measure_groups
 from clipcore._trees import Flat
 from clipcore._typing import Array
 
-__all__ = ["clamp", "clip", "measure", "number", "round_array"]
+__all__ = ["clamp", "clip", "measure", "number", "round_array", "round_to"]
 
 
 class _Limit(NamedTuple):
@@ -206,13 +206,11 @@ def _like(result: Array, leaf: Array) -> Array:
 
 def round_array(bound: Array, leaf: Array, *, up: bool) -> Array:
     """Cast an array bound to the leaf's dtype in the direction that keeps it."""
-    xp, dtype = namespace_of(leaf), leaf.dtype
-    if bound.dtype != dtype and dtype_name(dtype) == "bfloat16" and library_of(leaf) == "cupy":
-        return _half_of(xp, _round_to(xp, bound, xp.float32, up=up), dtype, up=up)
-    return _round_to(xp, bound, dtype, up=up)
+    return round_to(namespace_of(leaf), bound, leaf.dtype, up=up)
 
 
-def _round_to(xp: Any, bound: Array, dtype: Any, *, up: bool) -> Array:
+def round_to(xp: Any, bound: Array, dtype: Any, *, up: bool) -> Array:
+    """Cast an array bound to a dtype in the direction that keeps it."""
     if dtype_name(dtype) not in FORMATS:
         info = xp.iinfo(dtype)
         have = xp.iinfo(bound.dtype)
@@ -242,16 +240,6 @@ def _round_to(xp: Any, bound: Array, dtype: Any, *, up: bool) -> Array:
     largest = xp.full_like(cast, FORMATS[dtype_name(dtype)].largest)
     result = xp.where(low, -largest if up else towards, result)
     return xp.where(high, towards if up else largest, result)
-
-
-def _half_of(xp: Any, bound: Array, dtype: Any, *, up: bool) -> Array:
-    """Round float32 to bfloat16, its upper half, by bits: CuPy's functions return float32 for bfloat16."""
-    bits = bound.view("int32")
-    whole = bits & ~0xFFFF
-    away = (bits >= 0) if up else (bits < 0)
-    result = xp.where(away & (bits != whole), whole + 0x10000, whole)
-    result = xp.where((bits & 0x7FFFFFFF) > 0x7F800000, xp.full_like(bits, 0x7FC00000), result)
-    return xp.astype(result >> 16, xp.int16).view(dtype)
 
 
 def _beyond(xp: Any, bound: Array, largest: float) -> tuple[Array, Array]:

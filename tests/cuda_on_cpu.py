@@ -76,6 +76,12 @@ class Device:
 DEVICE = Device()
 
 
+def flushed(x: Array) -> Array:
+    """What CuPy's own kernels read and write: no subnormal float32."""
+    tiny = x.dtype == np.float32 and np.abs(x) < np.finfo(np.float32).tiny
+    return np.where(tiny, np.copysign(np.float32(0), x), x) if np.any(tiny) else x
+
+
 class NdArray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array of the device: its values are seen only through `get`, which is noted and may be forbidden."""
 
@@ -121,7 +127,7 @@ class NdArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def astype(self, dtype: Any) -> NdArray:
         with np.errstate(all="ignore"):
-            return self.cupy.array(self.host.astype(dtype))
+            return self.cupy.array(flushed(flushed(self.host).astype(dtype)))
 
     def copy(self) -> NdArray:
         return self.cupy.array(self.host)

@@ -265,11 +265,36 @@ def test_leaves_may_begin_at_any_address_and_end_anywhere(machine: CupyMachine, 
 @pytest.mark.parametrize("kind", ["float32", "float64"])
 def test_array_bounds_are_rounded_inwards(machine: CupyMachine, dtype: str, kind: str) -> None:
     edges = [0.0, -0.0, 1.0, 1.001, -1.001, 3e4, 7e4, -7e4, 3.4e38, -3.4e38, math.inf, -math.inf, math.nan]
-    bound = np.array([*edges, *(np.random.default_rng(8).standard_normal(40) * 9)]).astype(kind)
+    tiny = [1e-7, -1e-7, 1e-39, -1e-39, 1e-41, 2.0**-149, -(2.0**-149), 1e-300, -5e-324]
+    bound = np.array([*edges, *tiny, *(np.random.default_rng(8).standard_normal(40) * 9)]).astype(kind)
     x = np.tile(numbers(dtype, 7, 1), (1, bound.size))
     for lower, upper in ((bound, None), (None, bound)):
         got, wanted = machine.run(cc.clip_by_value, x, lower, upper), cc.clip_by_value(x, lower, upper)
         assert same_but_nan(got, wanted)
+
+
+@on_both
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_array_bounds_of_integers_are_rounded_inwards(machine: CupyMachine, dtype: str) -> None:
+    bound = np.array(
+        [0, 1, -3, 257, -257, 2**24 + 1, -(2**24) - 1, 2**60 + 1, -(2**60) - 1, 2**63 - 1, -(2**63)]
+    )
+    x = np.tile(numbers(dtype, 7, 1), (1, bound.size))
+    for lower, upper in ((bound, None), (None, bound)):
+        got, wanted = machine.run(cc.clip_by_value, x, lower, upper), cc.clip_by_value(x, lower, upper)
+        assert same_but_nan(got, wanted)
+
+
+@on_both
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32", "float64", "int64"])
+def test_limits_and_norms_on_the_device_are_what_they_are(machine: CupyMachine, kind: str) -> None:
+    x = np.ldexp(numbers("float32", 60), -140)
+    for number in (1, 2) if kind == "int64" else (1.0, 2.0**-24, 2.0**-133):
+        given = np.array(number).astype(kind)
+        for keywords in ({}, {"norm": machine.put(np.array([given]))[0]}):
+            got = machine.run(cc.clip_by_global_norm, x, np.array([given])[0:1].reshape(()), **keywords)[0]
+            plain = {name: float(given) for name in keywords}
+            assert bits(got) == bits(machine.run(cc.clip_by_global_norm, x, float(given), **plain)[0])
 
 
 @on_both

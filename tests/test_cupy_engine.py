@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401  # gives NumPy the name bfloat16
 import numpy as np
 import pytest
-from clipcore_backends._cupy import SOURCE, CupyEngine
+from clipcore_backends._cupy import SOURCE
 from clipcore_backends._cupy_table import BLOCK, CHUNK, _dims, look, table_of
 from clipcore_backends._protocol import Sum
 from cuda_on_cpu import Cupy, HostCopyError, library, missing

@@ -114,6 +114,7 @@ def test_what_host_and_kernels_both_say_is_the_same() -> None:
         "decide_all",
         "scale",
         "clamp",
+        "round_all",
         "share_size",
         "share_sum",
         "take_sum",

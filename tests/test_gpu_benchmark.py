@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "gpu_benchmark.py"
@@ -28,37 +29,58 @@ def benchmark() -> ModuleType:
 def test_the_trees_are_what_they_are_called(benchmark: ModuleType) -> None:
     counts = {name: (len(tree), sum(map(math.prod, tree))) for name, tree in benchmark.TREES.items()}
     assert counts == {
+        "six leaves of an MLP": (6, 3466),
+        "10,000 leaves of 1,000": (10_000, 10_000_000),
         "GPT-2, small": (148, 124_439_808),
-        "2,000 small leaves": (2000, 512_000),
         "one leaf of 1 GiB": (1, 2**30 // 4),
     }
 
 
 def test_the_table_has_a_date_a_device_and_ratios(benchmark: ModuleType) -> None:
-    rows = [
-        benchmark.Row("a tree", 2000, 512_000, 1.5, 3.0, 0.75),
-        benchmark.Row("other", 1, 7, 2.0, 1.0, 0.5),
-    ]
+    calls = {"clipcore": [1.0, 1.5, 9.0], "torch": [2.0, 3.0, 9.0], "copy": [1.0, 1.0, 1.0]}
+    device = {"clipcore": [2.0, 2.0, 2.0], "torch": [4.0, 2.0, 2.0], "cupy": [8.0] * 3, "copy": [1.0] * 3}
+    rows = [benchmark.Row("a tree, clipped", 2000, 512_000, 3, benchmark.Times(calls, device))]
     text = benchmark.table(rows, "a GPU", {"clipcore": "9.9"}, datetime.date(2027, 1, 2))
-    assert text.splitlines() == [
-        "2027-01-02, a GPU, clipcore 9.9; float32, medians of 30 runs",
-        "",
-        "| tree | leaves | elements | clipcore ms | torch ms | copy ms | per torch | per copy |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-        "| a tree | 2,000 | 512,000 | 1.500 | 3.000 | 0.750 | 0.50 | 2.00 |",
-        "| other | 1 | 7 | 2.000 | 1.000 | 0.500 | 2.00 | 4.00 |",
+    assert text.splitlines()[0] == "2027-01-02, a GPU, clipcore 9.9; float32, in place, medians of 30 rounds"
+    assert text.splitlines()[2].count("|") == text.splitlines()[3].count("|") == 11
+    assert text.splitlines()[4:] == [
+        "| a tree, clipped | 2,000 | 512,000 | 1.500 | 0.50 |  | 2.000 | 1.00 | 0.25 | 75% |"
     ]
 
 
-def test_the_median_leaves_out_the_first_runs(benchmark: ModuleType) -> None:
-    times = iter([900.0] * benchmark.WARM + [float(k) for k in range(benchmark.RUNS)])
-    event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
-    cuda = SimpleNamespace(Event=lambda: event, get_elapsed_time=lambda start, stop: next(times))
-    calls: list[int] = []
-    assert (
-        benchmark.median_time(SimpleNamespace(cuda=cuda), lambda: calls.append(1)) == (benchmark.RUNS - 1) / 2
+def test_rounds_at_the_beginning_do_not_count(benchmark: ModuleType) -> None:
+    clock, turns, held = [0.0], [], []
+
+    def run(turn: int) -> None:
+        turns.append(turn)
+        clock[0] += 900.0 if turn < 2 * benchmark.WARM else 1.0 + turn % 2
+
+    class Event:
+        def record(self) -> None:
+            self.time = clock[0]
+
+        def synchronize(self) -> None:
+            pass
+
+    stream = SimpleNamespace(synchronize=lambda: None)
+    cuda = SimpleNamespace(
+        Event=Event,
+        get_current_stream=lambda: stream,
+        get_elapsed_time=lambda start, stop: stop.time - start.time,
     )
-    assert len(calls) == benchmark.WARM + benchmark.RUNS
+    cupy = SimpleNamespace(cuda=cuda, RawKernel=lambda code, name: lambda *launch: held.append(launch))
+    times = benchmark.measured(cupy, {"clipcore": run})
+    assert times.calls == {"clipcore": [1.0] * benchmark.ROUNDS}
+    assert times.device == {"clipcore": [2.0] * benchmark.ROUNDS}
+    assert turns == list(range(2 * (benchmark.WARM + benchmark.ROUNDS)))
+    assert len(held) == benchmark.WARM + benchmark.ROUNDS
+
+
+def test_what_was_clipped_is_judged(benchmark: ModuleType) -> None:
+    benchmark.judge([np.array([3.0]), np.array([4.0])], 5.0, 5.0)
+    for norm, limit in ((5.0 * (1 + 2.0**-40), 5.0), (5.0, 4.9999), (5.0, 5.1)):
+        with pytest.raises(ArithmeticError, match="on the device"):
+            benchmark.judge([np.array([3.0]), np.array([4.0])], norm, limit)
 
 
 def test_without_a_gpu_it_says_so() -> None:

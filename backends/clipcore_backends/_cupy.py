@@ -38,8 +38,6 @@ _NUMBERS = {name: number for number, name in enumerate(FORMATS)}
 WIDE_ERROR = 2.0**-46
 NARROW_ERROR = 2.0**-60
 
-Shape = tuple[int, ...]
-
 
 class Placed(NamedTuple):
     """Arrays as the device is told of them, to be measured and clipped."""
@@ -104,7 +102,7 @@ class CupyEngine:
         """Return a norm that the caller measured, as the maximum of one element would be."""
         with like.device:
             total = self._sum((), 2.0**-53)
-            total.hi[...] = norm
+            total.hi[...] = norm if isinstance(norm, float) else self._rounded(norm, np.float64)
             total.lo[...] = 0
             total.exponent[...] = 0
         return total
@@ -153,12 +151,12 @@ class CupyEngine:
         tasks = groups * placed.formats[1]
         with placed.like.device:
             decisions = self._cupy.empty(4 * tasks, "float64")
-            number, pointer = (limit, 0) if isinstance(limit, float) else (0.0, limit.astype("float64"))
-            told = (pointer, number, int(zero), error, slack, *placed.formats)
+            plain = isinstance(limit, float)
+            limits = (0, limit) if plain else (self._rounded(limit, np.float64), 0.0)
+            told = (*limits, int(zero), error, slack, *placed.formats)
             self._launch("decide_all", tasks, 1, *total[:3], groups, _code(order), *told, decisions)
-            self._launch(
-                "scale", table.chunks, table.team, *table, decisions, placed.grouped, *placed.formats
-            )
+            told = (decisions, placed.grouped, *placed.formats)
+            self._launch("scale", table.chunks, table.team, *table, *told)
 
     def clamp(
         self, leaves: list[Array], outs: list[Array], bounds: list[tuple[Array | None, Array | None]]
@@ -167,9 +165,7 @@ class CupyEngine:
 
         A bound is None, an array on the device that broadcasts to its leaf, or a 0-d NumPy array.
         """
-        numbers = {
-            _padded(bound): 0 for pair in bounds for bound in pair if isinstance(bound, np.ndarray)
-        }
+        numbers = {_padded(bound): 0 for pair in bounds for bound in pair if isinstance(bound, np.ndarray)}
         with leaves[0].device:
             there = self._cupy.array(np.frombuffer(b"".join(numbers) or bytes(8), np.int64))
             for index, number in enumerate(numbers):
@@ -192,6 +188,10 @@ class CupyEngine:
         """Return a copy on the leaf's device."""
         with leaf.device:
             return leaf.copy()
+
+    def round_array(self, bound: Array, leaf: Array, *, up: bool) -> Array:
+        """Round real floating-point numbers to the leaf's dtype, up or down where it has not the same."""
+        return self._rounded(bound, leaf.dtype, up=up)
 
     def number(self, value: float, leaf: Array) -> NDArray[Any]:
         """Return a bound as a 0-d NumPy array of the leaf's dtype."""
@@ -221,6 +221,20 @@ class CupyEngine:
             self._kernels[name] = self._module.get_function(name)
         blocks = -(-tasks // (BLOCK // team))
         self._kernels[name]((blocks,), (BLOCK,), arguments)
+
+    def _rounded(self, numbers: Array, dtype: Any, *, up: bool = False) -> Array:
+        """Cast real numbers; not as CuPy casts floating-point ones, which takes small ones for zero."""
+        if numbers.dtype == dtype:
+            return numbers
+        if numbers.dtype.name not in FORMATS:
+            return numbers.astype(dtype)
+        with numbers.device:
+            whole = numbers if numbers.flags.c_contiguous else numbers.copy()
+            result = self._cupy.empty(numbers.shape, dtype)
+            source = (_number_of(numbers.dtype), whole)
+            target = (_number_of(result.dtype), result)
+            self._launch("round_all", result.size, 1, result.size, int(up), *source, *target)
+        return result
 
     def _sent(self, table: Table, like: Array) -> Table:
         """Return a table that is on the device of an array."""

@@ -69,7 +69,9 @@ def look(arrays: Sequence[Array]) -> Seen:
     )
 
 
-def table_of(leaves: Seen, outs: Seen, bounds: Sequence[Sequence[Any]] = (), axis: Shape | None = None) -> Table:
+def table_of(
+    leaves: Seen, outs: Seen, bounds: Sequence[Sequence[Any]] = (), axis: Shape | None = None
+) -> Table:
     """Describe leaves, and the operands that go with them element by element.
 
     Parameters
@@ -98,7 +100,7 @@ def table_of(leaves: Seen, outs: Seen, bounds: Sequence[Sequence[Any]] = (), axi
     for operand, bound in enumerate(bounds, 2):
         rows[:, _POINTERS + operand] = [b if isinstance(b, int) else b.data.ptr for b in bound]
         whole &= [isinstance(b, int) for b in bound]
-    for index in () if whole.all() else np.flatnonzero(~whole & (leaves.sizes > 0)):
+    for index in [] if whole.all() else np.flatnonzero(~whole & (leaves.sizes > 0)).tolist():
         leaf = leaves.arrays[index]
         others = [_strides(bound[index], leaf.ndim) for bound in bounds]
         own = _dims(leaf.shape, (leaf.strides, outs.arrays[index].strides, *others), axis)

@@ -119,5 +119,8 @@ class DeviceEngine(Protocol):
     def number(self, value: float, leaf: Array) -> Array:
         """Return a number as a bound for `clamp`, of the leaf's dtype."""
 
+    def round_array(self, bound: Array, leaf: Array, *, up: bool) -> Array:
+        """Round real floating-point numbers to the leaf's dtype, up or down where it has not the same."""
+
     def addresses(self, array: Array) -> Array:
         """Return a NumPy array with the addresses of an array; its elements are not to be read."""

@@ -273,7 +273,7 @@ Ratios of times, each the median of {rounds} rounds (a third from 10 million ele
 The floor is one read of all elements, and one pass that multiplies them in place, in as many
 threads. "By hand" is the loop that people write, in NumPy, without checks and with the errors
 that this library is about; "fast" is clipcore with the extra of that name, which is Numba.
-On a GPU: not run; `docs/gpu_benchmark.py` is the command.
+On a GPU: see [docs/gpu.md](gpu.md); `docs/gpu_benchmark.py` is the command.
 """
     sizes = """## From 6 elements to 2²⁷
 

@@ -177,3 +177,36 @@ extern "C" __global__ __launch_bounds__(BLOCK, 2) void clamp(const Int* table, I
     case 13: task((unsigned long long)0); break;
     }
 }
+
+// round: numbers of one format to those of another, none of them on its wrong side.
+
+__device__ inline double number_at(Int kind, Int at, Int i)
+{
+    if (kind == 0) return widen(((const Half*)at)[i]);
+    if (kind == 1) return widen(((const Bfloat*)at)[i]);
+    if (kind == 2) return widen(((const Single*)at)[i]);
+    return ((const double*)at)[i];
+}
+
+template <class R> __device__ inline void put(double x, bool up, R& result)
+{
+    if (x != x) return spoil(result);
+    narrow(x, result);
+    double back = widen(result);
+    if (up ? back >= x : back <= x) return;
+    // The next number; as integers the bits of negative numbers are in reverse.
+    bool negative = result.bits >> (8 * sizeof(R) - 1);
+    result.bits += negative == up ? -1 : 1;
+}
+__device__ inline void put(double x, bool, double& result) { result = x; }
+
+extern "C" __global__ void round_all(Int count, Int up, Int from, Int at, Int to, Int out)
+{
+    Int i = (Int)blockIdx.x * BLOCK + threadIdx.x;
+    if (i >= count) return;
+    double x = number_at(from, at, i);
+    if (to == 0) put(x, up != 0, ((Half*)out)[i]);
+    else if (to == 1) put(x, up != 0, ((Bfloat*)out)[i]);
+    else if (to == 2) put(x, up != 0, ((Single*)out)[i]);
+    else put(x, up != 0, ((double*)out)[i]);
+}

@@ -60,12 +60,13 @@ def library(name: str) -> Library:
         return Library(name, _to_mlx, _from_mlx, lambda x: isinstance(x, module.array))
     if name == "paddle":
         return Library(name, _to_paddle, _from_paddle, lambda x: isinstance(x, module.Tensor))
+    if name == "cupy":
+        return Library(name, _to_cupy, lambda x: x.get(), lambda x: isinstance(x, module.ndarray))
     make = functools.partial(module.from_array) if name == "dask.array" else module.asarray
     kind = type(make(np.zeros(1, np.float32)))
-    give = (lambda x: x.get()) if name == "cupy" else np.asarray
     if name == "jax.numpy":
         kind = module.ndarray
-    return Library(name, lambda x: make(np.array(x)), give, lambda x: isinstance(x, kind))
+    return Library(name, lambda x: make(np.array(x)), np.asarray, lambda x: isinstance(x, kind))
 
 
 def _copied(x: Array) -> Array:
@@ -103,6 +104,12 @@ def _from_torch(x: Any) -> Array:
     if x.dtype == torch.bfloat16:
         return x.view(torch.int16).numpy().view(_bfloat16())
     return x.resolve_conj().resolve_neg().numpy()
+
+
+def _to_cupy(x: Array) -> Any:
+    """Return a CuPy array of the same bits; CuPy itself makes 0.0 of a -0.0 without dimensions."""
+    cupy = importlib.import_module("cupy")
+    return cupy.asarray(np.array(x)) if x.ndim else cupy.asarray(np.array([x]))[0]
 
 
 def _to_paddle(x: Array) -> Any:
