@@ -234,7 +234,8 @@ def _scale(
     request: Request,
 ) -> None:
     dtypes = {leaf.dtype for leaf in leaves}
-    slack = _slack(sum([leaf.size for leaf in leaves]), dtypes, request, np.size(decision.excess))
+    groups = 1 if request.axis is None else np.size(decision.excess)
+    slack = _slack(sum([leaf.size for leaf in leaves]), dtypes, request, groups)
     multipliers: dict[Any, Multiplier] = {}
     for dtype in dtypes:
         fields = multiplier(decision, limit, slack, _format(dtype))

@@ -59,22 +59,25 @@ def check_out(function: str, flat: Flat, out: Tree, *, known_apart: bool = False
 
 
 def _check_each(function: str, target: Flat, flat: Flat, *, known_apart: bool) -> bool:
-    """Check the leaves of `out` one by one; return whether it is certain that no two share bytes."""
-    separate = known_apart or len(set(map(id, target.leaves))) == len(target.leaves)
-    for index, (given, leaf) in enumerate(zip(target.leaves, flat.leaves, strict=True)):
-        if type(given) is type(leaf) is np.ndarray:
-            if given is not leaf and not (given.dtype == leaf.dtype and given.shape == leaf.shape):
+    """Check the leaves of `out`; return whether it is certain that no two share bytes."""
+    leaves = target.leaves
+    if leaves is not flat.leaves or not {np.ndarray}.issuperset(map(type, leaves)):
+        for index, (given, leaf) in enumerate(zip(leaves, flat.leaves, strict=True)):
+            fits = type(given) is type(leaf) is np.ndarray and given.dtype == leaf.dtype
+            if not fits or given.shape != leaf.shape:
                 _check_fit(function, target, index, leaf)
-            flags = given.flags
-            if not flags.writeable:
-                _check_writable(function, target, index)
-            # Arrays that own their memory share none of it with each other.
-            separate = separate and (known_apart or (given.base is None and flags.carray))
-        else:
-            _check_fit(function, target, index, leaf)
+    if not {np.ndarray}.issuperset(map(type, leaves)):
+        for index in range(len(leaves)):
             _check_writable(function, target, index)
-            separate = known_apart
-    return separate
+        return known_apart
+    flags = [leaf.flags for leaf in leaves]
+    for index in [index for index, each in enumerate(flags) if not each.writeable]:
+        _check_writable(function, target, index)
+    if known_apart:
+        return True
+    # Arrays that own their memory share none of it with each other.
+    own = False not in [leaf.base is None for leaf in leaves] and False not in [each.carray for each in flags]
+    return own and len(set(map(id, leaves))) == len(leaves)
 
 
 def _check_on_device(function: str, target: Flat, flat: Flat) -> bool:
@@ -91,7 +94,7 @@ def _check_on_device(function: str, target: Flat, flat: Flat) -> bool:
 
 def _is_input(flat: Flat, out: Tree) -> bool:
     """Tell whether `out` is the input itself, with the leaves that `flat` has."""
-    return out is flat.tree and flat.library != "numpy"  # whose scalars are arrays in `flat`
+    return out is flat.tree and flat.own
 
 
 def check_out_viewed(function: str, flat: Flat, viewed: Flat, out: Tree) -> list[Array] | None:

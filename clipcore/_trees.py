@@ -35,6 +35,8 @@ class Flat:
         self._paths: list[Path] | None = None
         self.library = "numpy"
         """The one library of the leaves, as `flatten` finds it."""
+        self.own = True
+        """Whether the leaves are the tree's own, none of them an array in the place of a scalar."""
         self._seen: Any = None
 
     @property
@@ -111,10 +113,9 @@ def flatten(function: str, tree: Tree, root: str = "tree") -> Flat:
             raise TypeError(
                 f"{function}: {flat.name(index)} is {_described(leaf)}, or None to leave the place empty"
             )
-        if isinstance(leaf, np.generic):
-            flat.leaves[index] = np.asarray(leaf)
-        elif isinstance(leaf, np.memmap):
-            flat.leaves[index] = leaf.view(np.ndarray)
+        if isinstance(leaf, (np.generic, np.memmap)):
+            flat.own = False
+            flat.leaves[index] = leaf.view(np.ndarray) if isinstance(leaf, np.memmap) else np.asarray(leaf)
         if type(leaf) not in types:
             types.add(type(leaf))
             libraries.setdefault(library_of(leaf), index)

@@ -67,13 +67,14 @@ def _parts(leaves: list[Array], order: Order, is_complex: bool, narrow: bool) ->
     size = sum([leaf.size for leaf in leaves])
     if size << is_complex <= BLOCK:
         return [_batch_sum(leaves, order, is_complex, narrow, np.empty(BLOCK))] if size else []
-    flat = [_is_flat(leaf) for leaf in leaves] if size >= COMPILED_LEAST and not narrow else []
+    large = size >= COMPILED_LEAST and not narrow
+    flat = [leaf.size >= BLOCK and _is_flat(leaf) for leaf in leaves] if large else []
     kernel = compiled_sum(order) if any(flat) else None
     block = BLOCK if narrow or is_complex else WIDE_BLOCK if order == 2 else WIDE_BLOCK // 2
     memory = threading.local()
 
     def part_sum(batch: list[Array]) -> Part:
-        if kernel is not None and len(batch) == 1 and _is_flat(batch[0]):
+        if kernel is not None and len(batch) == 1 and batch[0].size >= BLOCK and _is_flat(batch[0]):
             return kernel(batch[0]), 0.0, 0
         if not hasattr(memory, "block"):
             memory.block = np.empty(block)
@@ -114,7 +115,7 @@ def compiled_sum(order: Order) -> Callable[[Array], float] | None:
 
 def _is_flat(leaf: Array) -> bool:
     """Tell a large array that the compiled sums can read."""
-    if leaf.size < BLOCK or leaf.dtype != np.float32 or not leaf.dtype.isnative:
+    if leaf.dtype != np.float32 or not leaf.dtype.isnative:
         return False
     return leaf.flags.forc and leaf.flags.aligned
 

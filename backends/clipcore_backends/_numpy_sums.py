@@ -61,6 +61,9 @@ def _row_dot(a: Doubles, b: Doubles) -> Doubles:
     length = a.shape[-1]
     if length <= ROW:
         return np.asarray(np.vecdot(a, b))
+    if length % ROW == 0:
+        a, b = (x.reshape(*x.shape[:-1], length // ROW, ROW) for x in (a, b))
+        return _row_sum(np.vecdot(a, b))
     whole = length - length % ROW
     parts = (*a.shape[:-1], whole // ROW, ROW)
     total = _row_sum(np.vecdot(a[..., :whole].reshape(parts), b[..., :whole].reshape(parts)))
