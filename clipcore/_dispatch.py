@@ -222,9 +222,9 @@ def views(arrays: list[Array]) -> list[Array] | None:
     return _torch.views(arrays)
 
 
-def apart(arrays: list[Array]) -> bool:
-    """Tell arrays, of a library that has views, of which no two share bytes; False where not certain."""
-    return bool(_module(f"clipcore._{library_of(arrays[0])}").apart(arrays))
+def apart(arrays: list[Array], views: list[Array]) -> bool:
+    """Tell arrays with views, given with them, of which no two share bytes; False where not certain."""
+    return bool(_module(f"clipcore._{library_of(arrays[0])}").apart(arrays, views))
 
 
 def from_view(view: Array, like: Array) -> Array:

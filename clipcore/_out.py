@@ -103,13 +103,14 @@ def check_out_viewed(function: str, flat: Flat, viewed: Flat, out: Tree) -> list
     `viewed` is the input, `flat`, with such arrays.
     """
     if _is_input(flat, out):
-        return check_out(function, viewed, out, known_apart=apart(flat.leaves))
+        return check_out(function, viewed, out, known_apart=apart(flat.leaves, viewed.leaves))
     leaves, spec = optree.tree_flatten(out)
     same = len(leaves) == len(flat.leaves) and all(map(operator.is_, leaves, flat.leaves))
     arrays = viewed.leaves if same else views(leaves)
     if arrays is None:
         return None
-    return check_out(function, viewed, optree.tree_unflatten(spec, arrays), known_apart=apart(leaves))
+    known_apart = apart(leaves, arrays)
+    return check_out(function, viewed, optree.tree_unflatten(spec, arrays), known_apart=known_apart)
 
 
 def _check_fit(function: str, target: Flat, index: int, leaf: Array) -> None:

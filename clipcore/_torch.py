@@ -64,11 +64,12 @@ def only(values: list[Any], kinds: tuple[type, ...]) -> bool:
     return set(kinds).issuperset(map(type, values))
 
 
-def apart(tensors: list[Array]) -> bool:
-    """Tell tensors that are blocks of memory of their own; False where that is not certain."""
-    if False in [tensor.is_contiguous() for tensor in tensors]:
+def apart(tensors: list[Array], arrays: list[Array]) -> bool:
+    """Tell tensors that are blocks of memory of their own, by their views; False where not certain."""
+    if False in [array.flags.c_contiguous for array in arrays]:
         return False
-    spans = sorted((tensor.data_ptr(), tensor.nbytes) for tensor in tensors)
+    starts = [tensor.data_ptr() for tensor in tensors]
+    spans = sorted(zip(starts, [array.nbytes for array in arrays], strict=True))
     return all(start + size <= following for (start, size), (following, _) in pairwise(spans))
 
 

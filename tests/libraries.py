@@ -111,7 +111,7 @@ class Library(Enum):
         flushes=True,
         writable=False,
         length=40,
-        count=15,
+        count=12,
         setting="!JAX_ENABLE_X64",
     )
     JAX_JIT = Traits(
@@ -121,7 +121,7 @@ class Library(Enum):
         flushes=True,
         writable=False,
         length=40,
-        count=15,
+        count=12,
         compiled="jax",
         setting="!JAX_ENABLE_X64",
     )
@@ -131,11 +131,11 @@ class Library(Enum):
         flushes=True,
         writable=False,
         length=40,
-        count=15,
+        count=12,
         setting="JAX_ENABLE_X64",
     )
     JAX_X64_JIT = Traits(
-        "jax", flushes=True, writable=False, length=40, count=15, compiled="jax", setting="JAX_ENABLE_X64"
+        "jax", flushes=True, writable=False, length=40, count=12, compiled="jax", setting="JAX_ENABLE_X64"
     )
     DASK = Traits("dask.array", "dask.array", count=4, lazy=True)
     MLX = Traits("mlx", "MLX on the CPU", {"complex128": NO_SUCH_DTYPE})

@@ -22,7 +22,7 @@ DTYPES = ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"
 
 @on_both
 @given(case=cases())
-@settings(max_examples=250)
+@settings(max_examples=150)
 def test_every_clip_keeps_the_laws(
     place: str, request: pytest.FixtureRequest, case: tuple[list[Array], float, float]
 ) -> None:
@@ -31,7 +31,7 @@ def test_every_clip_keeps_the_laws(
 
 @on_both
 @given(case=cases(("float16", "bfloat16", "float32", "complex64")))
-@settings(max_examples=250)
+@settings(max_examples=150)
 def test_every_clip_of_leaves_of_32_bits_or_less_keeps_the_laws(
     place: str, request: pytest.FixtureRequest, case: tuple[list[Array], float, float]
 ) -> None:
@@ -40,7 +40,7 @@ def test_every_clip_of_leaves_of_32_bits_or_less_keeps_the_laws(
 
 @on_both
 @given(case=cases(tuple(DTYPES)))
-@settings(max_examples=250)
+@settings(max_examples=150)
 def test_every_clip_of_mixed_leaves_keeps_the_laws(
     place: str, request: pytest.FixtureRequest, case: tuple[list[Array], float, float]
 ) -> None:

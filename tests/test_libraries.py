@@ -35,6 +35,9 @@ FEW = 100  # elements of a lazy library, which makes a task of every seven
 COMPILED = {
     **dict.fromkeys(VALUE_CLIPS, ("bfloat16", "float32", "int32", "uint8")),
     **dict.fromkeys(NORMS, ("float32", "float64")),
+    "clip_by_l1_norm": ("float16", "float64", "complex64"),
+    "clip_by_l2_norm": ("bfloat16", "float32", "complex128"),
+    "clip_by_global_norm": ("float32", "float64", "complex64"),
 }
 
 
