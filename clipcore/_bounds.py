@@ -19,6 +19,8 @@ __all__ = ["check_array_bound", "check_bounds", "is_array_bound", "round_bounds"
 
 def is_array_bound(bound: Bound) -> bool:
     """Tell an array, 0-d ones included, from a number; a NumPy scalar is a number."""
+    if bound is None or type(bound) in (int, float):
+        return False
     return is_array(bound) and not isinstance(bound, np.generic)
 
 
@@ -32,6 +34,8 @@ def check_bounds(function: str, lower: Bound, upper: Bound) -> None:
     ValueError
         If a number is NaN, or the lower one above the upper one.
     """
+    if type(lower) is type(upper) is float and lower <= upper:
+        return
     for argument, bound in (("lower", lower), ("upper", upper)):
         if bound is None or is_array_bound(bound):
             continue

@@ -1,7 +1,7 @@
 """The checks of arguments and their sentences: function, argument, value received, what to do."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from decimal import Decimal
 from functools import cache
 from numbers import Real
@@ -18,7 +18,6 @@ from clipcore._typing import Array, Axis, Nonfinite
 __all__ = [
     "check_axis",
     "check_choice",
-    "check_dtype",
     "check_floating",
     "check_limit",
     "check_nonfinite",
@@ -32,6 +31,7 @@ __all__ = [
 _UNORDERED = {"torch": ("uint16", "uint32", "uint64")}
 
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_REALS = frozenset([*_INTEGERS, *FORMATS])
 
 
 def dtype_name(dtype: Any) -> str:
@@ -60,12 +60,6 @@ def is_nan(value: Any) -> bool:
     return value.is_nan() if isinstance(value, Decimal) else bool(value != value)
 
 
-def check_dtype(function: str, name: str, leaf: Array, allowed: Sequence[str], advice: str) -> None:
-    """Raise TypeError unless the leaf's dtype is one of those allowed."""
-    if dtype_name(leaf.dtype) not in allowed:
-        raise TypeError(f"{function}: {name} has dtype {dtype_name(leaf.dtype)}; {advice}")
-
-
 def check_floating(function: str, flat: Flat) -> None:
     """Raise TypeError unless all leaves have a norm: dense floating-point and complex ones."""
     if flat.library == "sparse":
@@ -82,15 +76,17 @@ def check_floating(function: str, flat: Flat) -> None:
             )
 
 
-def check_real(function: str, name: str, leaf: Array) -> None:
+def check_real(function: str, name: Callable[[], str], leaf: Array) -> None:
     """Raise TypeError unless a leaf's values have an order: integers and real floating-point numbers."""
-    advice = "bounds are for integers, float16, bfloat16, float32 and float64: convert it first"
-    reals = [*_INTEGERS, "float16", "bfloat16", "float32", "float64"]
-    check_dtype(function, name, leaf, reals, advice)
-    library = library_of(leaf)
-    if dtype_name(leaf.dtype) in _UNORDERED.get(library, ()):
+    dtype, library = dtype_name(leaf.dtype), library_of(leaf)
+    if dtype not in _REALS:
         raise TypeError(
-            f"{function}: {name} has dtype {dtype_name(leaf.dtype)}, which {library} cannot compare; "
+            f"{function}: {name()} has dtype {dtype}; "
+            "bounds are for integers, float16, bfloat16, float32 and float64: convert it first"
+        )
+    if dtype in _UNORDERED.get(library, ()):
+        raise TypeError(
+            f"{function}: {name()} has dtype {dtype}, which {library} cannot compare; "
             "convert it to int64 first"
         )
 

@@ -1,6 +1,7 @@
 """The one road of the value and weight clips: round the bounds, then clamp."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from clipcore_backends import NUMPY, DeviceEngine, Engine
@@ -24,8 +25,9 @@ def clamp(
 ) -> list[Array]:
     """Check the arguments, then clamp the chosen leaves (None: all) and copy the others."""
     check_bounds(function, lower, upper)
-    for index, leaf in enumerate(flat.leaves):
-        check_real(function, flat.name(index), leaf)
+    dtypes = [leaf.dtype for leaf in flat.leaves]
+    for index in map(dtypes.index, dict.fromkeys(dtypes)):
+        check_real(function, partial(flat.name, index), flat.leaves[index])
     outs = None if out is None else check_out(function, flat, out)
     on_device = flat.device_engine
     if on_device is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clipcore_backends import _numpy_exact
 from clipcore_backends._formats import COMPONENT, FORMATS, Format
 from clipcore_backends._numpy_measure import axis_sums, tree_sum
-from clipcore_backends._numpy_pieces import PIECE, boxes, components, flat_blocks, pieces
+from clipcore_backends._numpy_pieces import boxes, components, flat_blocks, piece_for, pieces
 from clipcore_backends._protocol import Multiplier, Order, Sum
 from clipcore_backends._threads import SMALL, in_threads
 
@@ -51,9 +51,8 @@ class NumpyEngine:
             if leaf.size <= SMALL:
                 np.copyto(out, leaf)
             else:
-                large += pieces(leaf, out)
-        if large:
-            in_threads(lambda pair: np.copyto(pair[1], pair[0]), large, sum([x.size for x, _ in large]))
+                large.append((leaf, out))
+        _in_pieces(lambda x, out: np.copyto(out, x), large)
 
     def scale(self, leaves: list[Array], outs: list[Array], multipliers: dict[Any, Multiplier]) -> None:
         """Write leaves times the multipliers of their dtypes to `outs`.
@@ -82,7 +81,7 @@ class NumpyEngine:
                 if leaf.size <= SMALL:
                     clamp(leaf, out, lower, upper)
                 elif all(bound is None or bound.ndim == 0 for bound in (lower, upper)):
-                    most = PIECE if clamp is _clamp else ZEROS
+                    most = piece_for(leaf.size) if clamp is _clamp else ZEROS
                     large += [(clamp, *pair, lower, upper) for pair in pieces(leaf, out, most)]
                 else:
                     low, high = (
@@ -122,6 +121,14 @@ class NumpyEngine:
                 beyond = np.where(within, inner(back, bound), outer)
             towards = np.asarray(math.inf if up else -math.inf).astype(cast.dtype)
             return np.where(beyond, np.nextafter(cast, towards), cast)
+
+
+def _in_pieces(work: Callable[[Array, Array], object], pairs: list[Pair]) -> None:
+    """Do work that reads and writes each element once on pairs of large arrays, in threads."""
+    size = sum([x.size for x, _ in pairs])
+    if size:
+        cut = [piece for x, out in pairs for piece in pieces(x, out, piece_for(size))]
+        in_threads(lambda piece: work(*piece), cut, size)
 
 
 @cache
@@ -175,9 +182,8 @@ def _scale_wholes(pairs: Iterable[Pair], multiplier: Multiplier, dtype: np.dtype
         if x.size <= SMALL:
             ufunc(x, number, out)
         else:
-            large += pieces(x, out)
-    if large:
-        in_threads(lambda pair: ufunc(pair[0], number, pair[1]), large, sum([x.size for x, _ in large]))
+            large.append((x, out))
+    _in_pieces(lambda x, out: ufunc(x, number, out), large)
 
 
 def _scale_groups(leaf: Array, out: Array, multiplier: Multiplier) -> None:

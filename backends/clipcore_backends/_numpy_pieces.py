@@ -8,14 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipcore_backends._numpy_sums import BLOCK, ROW
+from clipcore_backends._threads import cores
 
-__all__ = ["PIECE", "batches", "boxes", "components", "flat_blocks", "gathered", "pieces"]
+__all__ = ["PIECE", "batches", "boxes", "components", "flat_blocks", "gathered", "piece_for", "pieces"]
 
 Array = NDArray[Any]
 Box = tuple[Any, ...]
 
 PIECE = 1 << 20
 """Elements that one thread takes at a time where no float64 copy is made of them."""
+
+
+def piece_for(size: int) -> int:
+    """Return how many elements to cut at where each is touched once: every cut costs, and none pays."""
+    return max(PIECE, size // (2 * cores()))
 
 
 def components(x: Array) -> Array:

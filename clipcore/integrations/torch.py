@@ -319,7 +319,7 @@ def attach_weight_clipping(optimizer: Any, lower: Bound, upper: Bound, where: Wh
     check_bounds(function, lower, upper)
     for parameter in chosen(function, of_optimizer(optimizer), where):
         if parameter is not None:
-            check_real(function, "a parameter", parameter)
+            check_real(function, lambda: "a parameter", parameter)
             round_bounds(function, lower, upper, parameter.dtype)
 
     def after_step(optimizer: Any, _arguments: Any, _keywords: Any) -> None:
