@@ -81,7 +81,7 @@ class NumpyEngine:
                 if leaf.size <= SMALL:
                     clamp(leaf, out, lower, upper)
                 elif all(bound is None or bound.ndim == 0 for bound in (lower, upper)):
-                    most = piece_for(leaf.size) if clamp is _clamp else ZEROS
+                    most = piece_for(leaf.size) if clamp in (_clamp, _clamp_at_plus_zero) else ZEROS
                     large += [(clamp, *pair, lower, upper) for pair in pieces(leaf, out, most)]
                 else:
                     low, high = (
@@ -141,9 +141,11 @@ def _clamp_for(leaf: Array, lower: Array | None, upper: Array | None) -> _Clamp:
     """Return the function that cuts pieces of a leaf to its bounds."""
     if leaf.dtype.kind == "V":
         return _clamp_bfloat16
-    if leaf.dtype.kind == "f" and not all(bound.all() for bound in (lower, upper) if bound is not None):
-        return _clamp_at_zero
-    return _clamp
+    given = [bound for bound in (lower, upper) if bound is not None]
+    if leaf.dtype.kind != "f" or all(bound.all() for bound in given):
+        return _clamp
+    below = any(np.signbit(bound[bound == 0]).any() for bound in given)
+    return _clamp_at_zero if below or not leaf.dtype.isnative else _clamp_at_plus_zero
 
 
 def _clamp(x: Array, out: Array, lower: Array | None, upper: Array | None) -> None:
@@ -158,6 +160,16 @@ def _clamp_at_zero(x: Array, out: Array, lower: Array | None, upper: Array | Non
     if before is not None:
         after = out[zeros]
         out[zeros] = np.where(after == 0, before, after)
+
+
+def _clamp_at_plus_zero(x: Array, out: Array, lower: Array | None, upper: Array | None) -> None:
+    """Do the same where no bound is -0.0: then only a -0.0 may change, by its bits the lowest of integers."""
+    bits = x.view(f"i{x.itemsize}")
+    if not (bits.size and bits.min() == -1 << (8 * x.itemsize - 1)):
+        np.clip(x, lower, upper, out=out)
+        return
+    for part, result in pieces(x, out, ZEROS):
+        _clamp_at_zero(part, result, lower, upper)
 
 
 def _clamp_bfloat16(x: Array, out: Array, lower: Array | None, upper: Array | None) -> None:
