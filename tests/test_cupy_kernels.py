@@ -122,6 +122,18 @@ def test_what_host_and_kernels_both_say_is_the_same() -> None:
     assert set(KERNEL.findall(_cupy.SOURCE)) == kernels
 
 
+def test_no_thread_of_a_block_does_the_work_of_another() -> None:
+    # A block has as many threads whatever there is to do: those without a task must leave, or they race.
+    guard = re.compile(r"if \((threadIdx\.x\)|\w+(\.chunk)? (>=|<) (groups|chunks|count)\))")
+    functions = re.split(r'(?=extern "C" __global__|template <bool PRECISE>\n__device__)', _cupy.SOURCE)
+    bodies = [text for text in functions if "__global__" in text or "measure_chunk(" in text]
+    unguarded = [
+        text.splitlines()[0] for text in bodies if not guard.search(text) and "measure_chunk<" not in text
+    ]
+    assert len(bodies) == len(KERNEL.findall(_cupy.SOURCE)) + 1
+    assert unguarded == []
+
+
 def sums() -> list[tuple[float, float, int]]:
     """Sums in two parts of every size, and some with no second part."""
     found = []
