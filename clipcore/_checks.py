@@ -31,6 +31,7 @@ __all__ = [
 _UNORDERED = {"torch": ("uint16", "uint32", "uint64")}
 
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_POLICIES = get_args(Nonfinite)
 _REALS = frozenset([*_INTEGERS, *FORMATS])
 
 
@@ -100,7 +101,7 @@ def check_choice(function: str, argument: str, value: object, choices: tuple[Any
 
 def check_nonfinite(function: str, value: object) -> None:
     """Raise ValueError unless `value` names a policy for NaN and infinity."""
-    check_choice(function, "nonfinite", value, get_args(Nonfinite))
+    check_choice(function, "nonfinite", value, _POLICIES)
 
 
 def as_number(function: str, argument: str, value: Any) -> float | None:

@@ -61,15 +61,13 @@ def _row_dot(a: Doubles, b: Doubles) -> Doubles:
     length = a.shape[-1]
     if length <= ROW:
         return np.asarray(np.vecdot(a, b))
-    if length % ROW == 0:
-        a, b = (x.reshape(*x.shape[:-1], length // ROW, ROW) for x in (a, b))
-        return _row_sum(np.vecdot(a, b))
     whole = length - length % ROW
     parts = (*a.shape[:-1], whole // ROW, ROW)
+    if whole == length:
+        rows = a.reshape(parts)
+        return _row_sum(np.vecdot(rows, rows if b is a else b.reshape(parts)))
     total = _row_sum(np.vecdot(a[..., :whole].reshape(parts), b[..., :whole].reshape(parts)))
-    if whole < length:
-        total += np.vecdot(a[..., whole:], b[..., whole:])
-    return total
+    return total + np.vecdot(a[..., whole:], b[..., whole:])
 
 
 def wide_sums(block: Doubles, order: Order, is_complex: bool) -> Doubles:
@@ -83,7 +81,8 @@ def wide_sums(block: Doubles, order: Order, is_complex: bool) -> Doubles:
         Whether the last axis holds real and imaginary parts.
     """
     if order == 2:
-        return _row_dot(*(block.reshape(len(block), -1),) * 2)
+        flat = block.reshape(len(block), -1)
+        return _row_dot(flat, flat)
     moduli = np.sqrt(np.vecdot(block, block)) if is_complex else np.abs(block)
     if order == 1:
         return _row_sum(moduli)
