@@ -67,7 +67,7 @@ def _row_dot(a: Doubles, b: Doubles) -> Doubles:
         rows = a.reshape(parts)
         return _row_sum(np.vecdot(rows, rows if b is a else b.reshape(parts)))
     total = _row_sum(np.vecdot(a[..., :whole].reshape(parts), b[..., :whole].reshape(parts)))
-    return total + np.vecdot(a[..., whole:], b[..., whole:])
+    return np.asarray(total + np.vecdot(a[..., whole:], b[..., whole:]))
 
 
 def wide_sums(block: Doubles, order: Order, is_complex: bool) -> Doubles:
