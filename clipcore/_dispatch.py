@@ -169,7 +169,7 @@ def copy(array: Array) -> Array:
 
 def is_read_only(array: Array) -> bool:
     """Tell whether an array cannot be written although its library's can."""
-    if _package_of(array) in (*_ADAPTED, "cupy"):
+    if _package_of(array) in _ADAPTED:
         return False
     nothing = (slice(0, 0),) * array.ndim
     try:

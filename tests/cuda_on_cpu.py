@@ -132,9 +132,6 @@ class NdArray(np.lib.mixins.NDArrayOperatorsMixin):
     def copy(self) -> NdArray:
         return self.cupy.array(self.host)
 
-    def view(self, dtype: Any) -> NdArray:
-        return NdArray(self.cupy, self.host.view(dtype))
-
     def transpose(self, *axes: int) -> NdArray:
         return NdArray(self.cupy, self.host.transpose(*axes))
 

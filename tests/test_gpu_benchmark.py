@@ -48,6 +48,28 @@ def test_the_table_has_a_date_a_device_and_ratios(benchmark: ModuleType) -> None
     ]
 
 
+def test_what_is_said_of_the_speed_is_what_the_script_printed(benchmark: ModuleType) -> None:
+    root = SCRIPT.parents[1]
+    page, readme, changes = (
+        (root / name).read_text(encoding="utf-8") for name in ("docs/gpu.md", "README.md", "CHANGELOG.md")
+    )
+    begin, end = "<!-- the table that docs/gpu_benchmark.py printed -->\n", "\n<!-- end of the table -->"
+    printed = page[page.index(begin) + len(begin) : page.index(end)].splitlines()
+    empty = benchmark.table([], "", {}, datetime.date(2027, 1, 2)).splitlines()
+    assert printed[1:4] == empty[1:4]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in printed[4:]]
+    rows = {
+        cell[0]: dict(zip(("call", "device", "copy"), (cell[4], cell[7], cell[9]), strict=True))
+        for cell in cells
+    }
+    named = {f"{name}, {how}" for name in benchmark.TREES for how in ("clipped", "not clipped")}
+    assert set(rows) == {*named, "clip_by_value, 1 GiB"}
+    whole = rows["one leaf of 1 GiB, clipped"]["copy"].replace("%", " %")
+    assert all(f"{whole} of" in text for text in (readme, changes))
+    assert f"{rows['GPT-2, small, clipped']['device']} of torch's time" in readme
+    assert 0.22 < float(rows["10,000 leaves of 1,000, clipped"]["call"]) < 0.28  # "a quarter"
+
+
 def test_rounds_at_the_beginning_do_not_count(benchmark: ModuleType) -> None:
     clock, turns, held = [0.0], [], []
 

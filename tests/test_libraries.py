@@ -32,7 +32,7 @@ OPERATIONS = (*NORM_CLIPS, *NORMS, *VALUE_CLIPS)
 ARGUMENTS = {name: () if name in NORMS else (0, 1) if name in VALUE_CLIPS else (1,) for name in OPERATIONS}
 LARGEST = 2000
 FEW = 100  # elements of a lazy library, which makes a task of every seven
-COMPILED = {  # every dtype in some function, every function with some dtypes
+COMPILED = {  # every dtype of a norm clip in one of them, every function with some dtypes
     "clip_by_value": ("bfloat16", "float32", "int32", "uint8"),
     "clip_weights": ("float32", "uint8"),
     "clip_by_l1_norm": ("float16", "complex64"),

@@ -128,6 +128,7 @@ def team_for(tasks: int) -> int:
 
 
 def _whole(arrays: Sequence[Array]) -> NDArray[np.bool_]:
+    """Tell of each array whether its elements lie one after the other."""
     if arrays and hasattr(arrays[0], "_c_contiguous"):  # where `flags` would build an object for each array
         return np.array([array._c_contiguous for array in arrays], np.bool_)
     return np.array([array.flags.c_contiguous for array in arrays], np.bool_)

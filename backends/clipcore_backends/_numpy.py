@@ -144,8 +144,8 @@ def _clamp_for(leaf: Array, lower: Array | None, upper: Array | None) -> _Clamp:
     given = [bound for bound in (lower, upper) if bound is not None]
     if leaf.dtype.kind != "f" or all(bound.all() for bound in given):
         return _clamp
-    below = any(np.signbit(bound[bound == 0]).any() for bound in given)
-    return _clamp_at_zero if below or not leaf.dtype.isnative else _clamp_at_plus_zero
+    at_minus_zero = any(np.signbit(bound[bound == 0]).any() for bound in given)
+    return _clamp_at_zero if at_minus_zero or not leaf.dtype.isnative else _clamp_at_plus_zero
 
 
 def _clamp(x: Array, out: Array, lower: Array | None, upper: Array | None) -> None:
@@ -166,7 +166,7 @@ def _clamp_at_plus_zero(x: Array, out: Array, lower: Array | None, upper: Array 
     """Do the same where no bound is -0.0: then only a -0.0 may change, by its bits the lowest of integers."""
     bits = x.view(f"i{x.itemsize}")
     if not (bits.size and bits.min() == -1 << (8 * x.itemsize - 1)):
-        np.clip(x, lower, upper, out=out)
+        _clamp(x, out, lower, upper)
         return
     for part, result in pieces(x, out, ZEROS):
         _clamp_at_zero(part, result, lower, upper)

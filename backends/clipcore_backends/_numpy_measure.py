@@ -114,7 +114,7 @@ def compiled_sum(order: Order) -> Callable[[Array], float] | None:
 
 
 def _is_flat(leaf: Array) -> bool:
-    """Tell a large array that the compiled sums can read."""
+    """Tell an array that the compiled sums can read; they are for those of `BLOCK` elements or more."""
     if leaf.dtype != np.float32 or not leaf.dtype.isnative:
         return False
     return leaf.flags.forc and leaf.flags.aligned
