@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes  # noqa: F401  # gives NumPy the name bfloat16
@@ -291,6 +292,15 @@ def test_no_framework_is_imported_before_a_subject_is_built() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_cupy_without_a_gpu_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    (subject,) = (each for each in SUBJECTS if (each.name, each.operation) == ("clipcore.cupy", "l2_norm"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: True)
+    for available, reason in ((False, "needs an NVIDIA GPU, and there is none"), (True, "")):
+        cuda = SimpleNamespace(is_available=lambda available=available: available)
+        monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+        assert missing(subject) == reason
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,8 @@ def missing(subject: ReadyMade) -> str:
     """
     absent = [name for name in subject.needs if importlib.util.find_spec(name) is None]
     if not absent:
-        return ""
+        without_gpu = "cupy" in subject.needs and not importlib.import_module("cupy").cuda.is_available()
+        return "needs an NVIDIA GPU, and there is none" if without_gpu else ""
     return f"needs {' and '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed"
 
 
