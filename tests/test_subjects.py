@@ -297,7 +297,10 @@ def test_no_framework_is_imported_before_a_subject_is_built() -> None:
 def test_cupy_without_a_gpu_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     (subject,) = (each for each in SUBJECTS if (each.name, each.operation) == ("clipcore.cupy", "l2_norm"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: True)
-    for available, reason in ((False, "needs an NVIDIA GPU, and there is none"), (True, "")):
+    for available, reason in (
+        (False, "needs an NVIDIA GPU that CuPy can use, and there is none"),
+        (True, ""),
+    ):
         cuda = SimpleNamespace(is_available=lambda available=available: available)
         monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
         assert missing(subject) == reason
@@ -313,6 +316,8 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_missing_where_all_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    cuda = SimpleNamespace(is_available=lambda: True)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
     assert not any(missing(subject) for subject in SUBJECTS)
 
 

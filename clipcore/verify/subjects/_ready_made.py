@@ -81,9 +81,16 @@ def missing(subject: ReadyMade) -> str:
     """
     absent = [name for name in subject.needs if importlib.util.find_spec(name) is None]
     if not absent:
-        without_gpu = "cupy" in subject.needs and not importlib.import_module("cupy").cuda.is_available()
-        return "needs an NVIDIA GPU, and there is none" if without_gpu else ""
+        without_gpu = "cupy" in subject.needs and not _has_gpu()
+        return "needs an NVIDIA GPU that CuPy can use, and there is none" if without_gpu else ""
     return f"needs {' and '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed"
+
+
+def _has_gpu() -> bool:
+    try:
+        return bool(importlib.import_module("cupy").cuda.is_available())
+    except ImportError:  # it is there, and what it needs is not
+        return False
 
 
 def version_of(subject: ReadyMade) -> str:
