@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -85,4 +86,6 @@ if __name__ == "__main__":
     after["refused"].append(refused(tensor.DTensor.from_local(torch.ones(2), line, [tensor.Partial()])))
     save(answers, after)
     dist.barrier()  # no rank leaves while another one speaks to it
+    # DTensor keeps gloo's threads: one that holds a tensor as Python ends aborts it (pytorch#190489).
+    time.sleep(1)
     dist.destroy_process_group()

@@ -5,6 +5,8 @@
 A gradient is a DTensor; ``to_local()`` is this rank's part of it, in the same memory.
 """
 
+import time
+
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
@@ -48,4 +50,6 @@ for gradient, wanted in zip(gradients, alone, strict=True):
 if rank == 0:
     print(f"norm {norm:.6f} on all {count} ranks, as on one machine")
 dist.barrier()  # no rank leaves while another one speaks to it
+# DTensor keeps gloo's threads: one that holds a tensor as Python ends aborts it (pytorch#190489).
+time.sleep(1)
 dist.destroy_process_group()
