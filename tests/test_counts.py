@@ -81,7 +81,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         copy(self, leaves, *arguments)
 
     monkeypatch.setattr(_numpy_measure, "gathered", read)
-    monkeypatch.setattr(_numpy_measure, "compiled_sum", lambda _order: None)
+    monkeypatch.setattr(_numpy_measure, "compiled_sum", lambda *_: None)
     monkeypatch.setattr(NumpyEngine, "scale", scaled)
     monkeypatch.setattr(NumpyEngine, "copy", copied)
     return seen
@@ -135,7 +135,7 @@ def test_threads_hold_no_more_memory_the_more_there_are(
     dtype: str, order: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_threads, "cores", lambda: 64)
-    monkeypatch.setattr(_numpy_measure, "compiled_sum", lambda _order: None)
+    monkeypatch.setattr(_numpy_measure, "compiled_sum", lambda *_: None)
     tree = [np.ones(2**23, dtype)]
     tracemalloc.start()
     cc.clip_by_global_norm(tree, 1.0, ord=order, out=tree)
@@ -165,7 +165,8 @@ def test_large_pieces_are_cut_evenly() -> None:
 def test_numba_is_not_imported_for_what_it_does_not_sum() -> None:
     code = (
         "import sys, numpy as np, clipcore;"
-        "clipcore.clip_by_global_norm([np.ones(9, np.float32), np.ones(2**21)], 1.0);"
+        "clipcore.clip_by_global_norm([np.ones(9, np.float32), np.ones(2**22)[::2]], 1.0);"
+        "clipcore.global_norm([np.ones(2**21), np.ones(2**21, np.float32)], ord=np.inf);"
         "clipcore.global_norm([np.ones(2**21, np.float16)] + [np.ones(1000, np.float32)] * 2000);"
         "raise SystemExit('numba' in sys.modules)"
     )

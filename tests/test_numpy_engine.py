@@ -165,20 +165,22 @@ def test_what_adding_blocks_leaves_out_is_kept() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "float64"])
-def test_blocks_of_slices_hold_no_more_components_than_fit(
-    dtype: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("shape", [(2, BLOCK), (3, 2 * BLOCK + 1), (40, BLOCK // 8), (2, 3, 7, BLOCK // 7)])
+def test_rows_of_blocks_hold_no_more_components_than_add_up_exactly(
+    dtype: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = []
+    sizes, rows = [], []
     block_sums = _numpy_measure._block_sums
 
     def watched(block: Any, *arguments: Any) -> Any:
         sizes.append(block.size)
+        rows.append(block[0].size)
         return block_sums(block, *arguments)
 
     monkeypatch.setattr(_numpy_measure, "_block_sums", watched)
-    NumpyEngine().measure([np.ones((2, BLOCK), dtype)], 1, (1,))
-    assert sum(sizes) == 2 * BLOCK * (2 if dtype == "complex64" else 1)
-    assert max(sizes) <= BLOCK
+    NumpyEngine().measure([np.ones(shape, dtype)], 1, tuple(range(1, len(shape))))
+    assert sum(sizes) == math.prod(shape) * (2 if dtype == "complex64" else 1)
+    assert max(rows) <= BLOCK
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from clipcore_backends import _numpy_exact
 from clipcore_backends._formats import COMPONENT, FORMATS, Format
-from clipcore_backends._numpy_measure import axis_sums, tree_sum
-from clipcore_backends._numpy_pieces import boxes, components, flat_blocks, piece_for, pieces
+from clipcore_backends._numpy_measure import MOST, axis_sums, tree_sum
+from clipcore_backends._numpy_pieces import Box, boxes, components, flat_blocks, piece_for, pieces
 from clipcore_backends._protocol import Multiplier, Order, Sum
 from clipcore_backends._threads import SMALL, in_threads
 
@@ -22,8 +22,8 @@ Pair = tuple[Array, Array]
 Bounds = tuple[Array | None, Array | None]
 _Clamp = Callable[[Array, Array, Array | None, Array | None], None]
 
-ZEROS = 1 << 17
-"""Elements a piece where a clamp makes arrays of its own."""
+CACHED = 1 << 17
+"""Elements a piece that is to stay in the cache from one pass over it to the next."""
 
 
 class NumpyEngine:
@@ -81,14 +81,14 @@ class NumpyEngine:
                 if leaf.size <= SMALL:
                     clamp(leaf, out, lower, upper)
                 elif all(bound is None or bound.ndim == 0 for bound in (lower, upper)):
-                    most = piece_for(leaf.size) if clamp in (_clamp, _clamp_at_plus_zero) else ZEROS
+                    most = piece_for(leaf.size) if clamp in (_clamp, _clamp_at_plus_zero) else CACHED
                     large += [(clamp, *pair, lower, upper) for pair in pieces(leaf, out, most)]
                 else:
                     low, high = (
                         None if bound is None else np.broadcast_to(bound, leaf.shape)
                         for bound in (lower, upper)
                     )
-                    for box in boxes(leaf.shape, ZEROS):
+                    for box in boxes(leaf.shape, CACHED):
                         below = None if low is None else low[box]
                         above = None if high is None else high[box]
                         large.append((clamp, leaf[box], out[box], below, above))
@@ -168,7 +168,7 @@ def _clamp_at_plus_zero(x: Array, out: Array, lower: Array | None, upper: Array 
     if not (bits.size and bits.min() == -1 << (8 * x.itemsize - 1)):
         _clamp(x, out, lower, upper)
         return
-    for part, result in pieces(x, out, ZEROS):
+    for part, result in pieces(x, out, CACHED):
         _clamp_at_zero(part, result, lower, upper)
 
 
@@ -199,39 +199,74 @@ def _scale_wholes(pairs: Iterable[Pair], multiplier: Multiplier, dtype: np.dtype
 
 
 def _scale_groups(leaf: Array, out: Array, multiplier: Multiplier) -> None:
-    """Scale the groups of one leaf that are clipped."""
+    """Scale the groups of one leaf that are clipped, and write the others as they are."""
     x, result = components(leaf), components(out)
     if x.ndim > leaf.ndim:
         multiplier = Multiplier(*(field[..., np.newaxis] for field in multiplier))
     ample = multiplier.clipped & multiplier.ample
     compute = np.float64 if _format_of(x.dtype).precision == 53 else np.float32
     number = np.ldexp(multiplier.value.astype(compute), multiplier.exponent)
-    for ufunc, where in ((np.divide, ample & multiplier.divide), (np.multiply, ample & ~multiplier.divide)):
-        if where.any():
-            ufunc(x, number, out=result, dtype=compute, casting="unsafe", where=where)
+    # A group that is not meant is multiplied, or divided, by one: a mask takes several times as long.
+    steps = [
+        (ufunc, np.broadcast_to(np.where(meant, number, compute(1)), x.shape))
+        for ufunc, meant in (
+            (np.multiply, ample & ~multiplier.divide),
+            (np.divide, ample & multiplier.divide),
+        )
+        if meant.any()
+    ]
+
+    def scale(box: Box) -> None:
+        part = x[box]
+        for ufunc, numbers in steps:
+            part = ufunc(part, numbers[box], out=result[box], dtype=compute, casting="unsafe")
+
+    if steps:
+        in_threads(scale, list(boxes(x.shape, CACHED)), x.size)
     cut = multiplier.clipped & ~multiplier.ample
     if cut.any():
         _multiply_truncating(x, multiplier._replace(clipped=cut), result)
 
 
 def _multiply_truncating(x: Array, multiplier: Multiplier, out: Array) -> None:
-    """Multiply in float64 as `_multiply` does, but cut what falls below the normal range towards zero."""
+    """Multiply what is clipped in float64, but cut what falls below the normal range towards zero."""
     facts = _format_of(x.dtype)
     # Just below the smallest normal, rounding to nearest is still as fine as the multiplier allows for.
     coarse = 2.0 ** (facts.precision - 1) * (1 - 2.0**-7)
-    fields = [np.broadcast_to(np.asarray(field), x.shape) for field in multiplier]
-    for box in boxes(x.shape):
-        value, exponent, divide, clipped, _ = (field[box] for field in fields)
-        mantissa, shift = np.frexp(x[box].astype(np.float64))
-        shift = shift + np.where(divide, -exponent, exponent)
-        divisor, half = np.where(divide, value, 1), shift // 2
-        # Both operands are normal, so this is rounded once, even to a subnormal.
-        nearest = np.where(
-            divide,
-            np.ldexp(mantissa, half) / np.ldexp(divisor, half - shift),
-            np.ldexp(mantissa, half) * np.ldexp(value, shift - half),
-        )
-        steps = np.ldexp(np.where(divide, mantissa / divisor, mantissa * value), shift - facts.smallest)
-        cut = np.ldexp(np.trunc(steps), facts.smallest)
+    value, exponent, divide, clipped, _ = (np.asarray(field) for field in multiplier)
+    product: Callable[..., Pair]
+    if facts.precision == 53:
+        product, fields = _product_of_doubles, [value, exponent, divide]
+    else:
+        number = np.ldexp(value, exponent)
+        product, fields = _product, [np.where(divide, 1, number), np.where(divide, number, 1)]
+    fields = [np.broadcast_to(field, x.shape) for field in fields]
+    clipped = np.broadcast_to(clipped, x.shape)
+
+    def multiply(box: Box) -> None:
+        nearest, steps = product(x[box].astype(np.float64), facts.smallest, *(field[box] for field in fields))
+        cut = np.trunc(steps) * 2.0**facts.smallest
         result = np.where(np.abs(steps) < coarse, cut, nearest)
-        np.copyto(out[box], result, where=clipped, casting="unsafe")
+        np.copyto(out[box], result, where=clipped[box], casting="unsafe")
+
+    in_threads(multiply, list(boxes(x.shape)), x.size, most=MOST)
+
+
+def _product(x: Array, smallest: int, factor: Array, divisor: Array) -> Pair:
+    """Return products of numbers far from the ends of float64, and them in units of ``2**smallest``."""
+    nearest = x * factor / divisor
+    return nearest, nearest * 2.0**-smallest
+
+
+def _product_of_doubles(x: Array, smallest: int, value: Array, exponent: Array, divide: Array) -> Pair:
+    """Return products of any float64, and them in units of ``2**smallest``."""
+    mantissa, shift = np.frexp(x)
+    shift = shift + np.where(divide, -exponent, exponent)
+    divisor, half = np.where(divide, value, 1), shift // 2
+    # Both operands are normal, so this is rounded once, even to a subnormal.
+    nearest = np.where(
+        divide,
+        np.ldexp(mantissa, half) / np.ldexp(divisor, half - shift),
+        np.ldexp(mantissa, half) * np.ldexp(value, shift - half),
+    )
+    return nearest, np.ldexp(np.where(divide, mantissa / divisor, mantissa * value), shift - smallest)

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipcore_backends._formats import COMPONENT, FORMATS
-from clipcore_backends._numpy_pieces import PIECE, batches, boxes, components, gathered
+from clipcore_backends._numpy_pieces import PIECE, Box, batches, boxes, components, gathered
 from clipcore_backends._numpy_sums import (
+    AT_ONCE,
     BLOCK,
     NARROW_ERROR,
     NEUTRAL_SHIFT,
+    ROW,
     WIDE_BLOCK,
     WIDE_ERROR,
     narrow_sums,
@@ -24,7 +26,7 @@ from clipcore_backends._numpy_sums import (
 from clipcore_backends._protocol import Order, Sum
 from clipcore_backends._threads import SMALL, in_threads
 
-__all__ = ["axis_sums", "tree_sum"]
+__all__ = ["MOST", "axis_sums", "tree_sum"]
 
 COMPILED_LEAST = 1 << 20
 """Elements from which on it pays to look for Numba."""
@@ -66,56 +68,71 @@ def _parts(leaves: list[Array], order: Order, is_complex: bool, narrow: bool) ->
     """Return the sums of pieces of the leaves."""
     size = sum([leaf.size for leaf in leaves])
     if size << is_complex <= BLOCK:
-        return [_batch_sum(leaves, order, is_complex, narrow, np.empty(BLOCK))] if size else []
-    large = size >= COMPILED_LEAST and not narrow
-    flat = [leaf.size >= BLOCK and _is_flat(leaf) for leaf in leaves] if large else []
-    kernel = compiled_sum(order) if any(flat) else None
-    block = BLOCK if narrow or is_complex else WIDE_BLOCK if order == 2 else WIDE_BLOCK // 2
+        return _batch_sums(leaves, order, is_complex, narrow, np.empty((1 + narrow, BLOCK))) if size else []
+    flat = [_is_flat(leaf, narrow) for leaf in leaves] if size >= COMPILED_LEAST else []
+    compiled = compiled_sum(order, narrow) if any(flat) else None
+    block = AT_ONCE * BLOCK if narrow else BLOCK if is_complex else WIDE_BLOCK
     memory = threading.local()
 
-    def part_sum(batch: list[Array]) -> Part:
-        if kernel is not None and len(batch) == 1 and batch[0].size >= BLOCK and _is_flat(batch[0]):
-            return kernel(batch[0]), 0.0, 0
-        if not hasattr(memory, "block"):
-            memory.block = np.empty(block)
-        return _batch_sum(batch, order, is_complex, narrow, memory.block)
+    def by_numpy(batch: list[Array]) -> list[Part]:
+        if not hasattr(memory, "blocks"):
+            memory.blocks = np.empty((1 + narrow, block))
+        return _batch_sums(batch, order, is_complex, narrow, memory.blocks)
+
+    def by_numba(batch: list[Array]) -> list[Part]:
+        assert compiled is not None
+        part = compiled(batch[0])
+        if narrow and math.isnan(part[0]):
+            return [part for each in batches(batch, block) for part in by_numpy(each)]
+        return [part]
 
     items = []
-    if kernel is not None:
-        items = [
-            piece for leaf in compress(leaves, flat) for piece in batches([leaf.ravel(order="K")], PIECE)
-        ]
+    if compiled is not None:
+        views = [leaf.ravel(order="K") for leaf in compress(leaves, flat)]
+        items = [(by_numba, piece) for view in views for piece in batches([view], PIECE)]
         leaves = [leaf for leaf, large in zip(leaves, flat, strict=True) if not large]
     # What small leaves take is the interpreter's time, which no thread shares.
     outside = (
         size if size >= SMALL * len(leaves) else sum([leaf.size for leaf in leaves if leaf.size > SMALL])
     )
-    joined = list(batches(leaves, block >> is_complex))
-    return in_threads(part_sum, [*items, *joined], outside, most=MOST if len(joined) > MOST else None)
+    joined = [(by_numpy, batch) for batch in batches(leaves, block >> is_complex)]
+    most = MOST if len(joined) > MOST else None
+    sums = in_threads(lambda item: item[0](item[1]), [*items, *joined], outside, most=most)
+    return [part for parts in sums for part in parts]
 
 
-def _batch_sum(batch: list[Array], order: Order, is_complex: bool, narrow: bool, memory: Array) -> Part:
-    block = gathered(batch, is_complex, memory)
-    if narrow:
-        head, tail, shift = narrow_sums(block, order, is_complex)
-        return float(head[0]), float(tail[0]), int(shift[0])
-    return float(wide_sums(block, order, is_complex)[0]), 0.0, 0
+def _batch_sums(
+    batch: list[Array], order: Order, is_complex: bool, narrow: bool, memory: Array
+) -> list[Part]:
+    if not narrow:
+        return [(float(wide_sums(gathered(batch, is_complex, memory[0]), order, is_complex)[0]), 0.0, 0)]
+    many = sum([array.size for array in batch]) << is_complex > BLOCK
+    block = gathered(batch, is_complex, memory[0], BLOCK if many else ROW)
+    if many:
+        block = block.reshape(-1, BLOCK >> is_complex, *block.shape[2:])
+    sums = narrow_sums(block, memory[1], order, is_complex)
+    return list(zip(*(field.tolist() for field in sums), strict=True))
 
 
 @cache
-def compiled_sum(order: Order) -> Callable[[Array], float] | None:
+def compiled_sum(order: Order, narrow: bool) -> Callable[[Array], Part] | None:
     """Return a sum compiled by Numba, where that is installed and has one."""
+    if order == math.inf:
+        return None
     try:
         from clipcore_backends import _numba
     except ImportError:
         return None
-    sums: dict[Order, Callable[[Array], float]] = {1: _numba.magnitudes, 2: _numba.squares}
-    return sums.get(order)
+    if narrow:
+        pair = _numba.narrow_squares if order == 2 else _numba.narrow_magnitudes
+        return lambda x: (*pair(x, x.view(np.int64)), 0)
+    number = _numba.squares if order == 2 else _numba.magnitudes
+    return lambda x: (number(x), 0.0, 0)
 
 
-def _is_flat(leaf: Array) -> bool:
-    """Tell an array that the compiled sums can read; they are for those of `BLOCK` elements or more."""
-    if leaf.dtype != np.float32 or not leaf.dtype.isnative:
+def _is_flat(leaf: Array, narrow: bool) -> bool:
+    """Tell an array that the compiled sums can read, and that is as large as they are for."""
+    if leaf.size < BLOCK or leaf.dtype != (np.float64 if narrow else np.float32) or not leaf.dtype.isnative:
         return False
     return leaf.flags.forc and leaf.flags.aligned
 
@@ -154,11 +171,22 @@ def axis_sums(leaf: Array, order: Order, axis: tuple[int, ...]) -> Sum:
     narrow, is_complex = _is_narrow(leaf.dtype), leaf.dtype.kind == "c"
     hi, lo, least_lo = np.zeros(groups), np.zeros(groups), np.zeros(groups)  # no rest is lost of many boxes
     shift = np.full(groups, NEUTRAL_SHIFT)
-    for box in boxes(x.shape, BLOCK // 2 if is_complex else BLOCK) if leaf.size else ():
+    # A row of a block is of one group, and at most BLOCK long.
+    many = math.prod(x.shape[len(kept) :]) << is_complex <= BLOCK
+    most = min(AT_ONCE * BLOCK if many else BLOCK, leaf.size << is_complex)
+    memory = threading.local()
+
+    def box_sums(box: Box) -> tuple[Array, Array, Array]:
+        if not hasattr(memory, "blocks"):
+            memory.blocks = np.empty((1 + narrow, most))
+        piece = x[box]
+        block = _float64_block(piece, math.prod(piece.shape[: len(kept)]), memory.blocks[0])
+        return _block_sums(block, memory.blocks[-1], order, is_complex, narrow)
+
+    cut = list(boxes(x.shape, most >> is_complex)) if leaf.size else []
+    for box, sums in zip(cut, in_threads(box_sums, cut, leaf.size, most=MOST), strict=True):
         where = box[: len(kept)]
-        shape = hi[where].shape
-        block = _float64_block(x[box], math.prod(shape))
-        head, tail, new = (part.reshape(shape) for part in _block_sums(block, order, is_complex, narrow))
+        head, tail, new = (part.reshape(hi[where].shape) for part in sums)
         least = np.minimum(shift[where], new)
         down, new_down = power * (least - shift[where]), power * (least - new)
         old, old_lo, old_least = (np.ldexp(part[where], down) for part in (hi, lo, least_lo))
@@ -178,18 +206,19 @@ def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     return total, (a - (total - virtual)) + (b - virtual)
 
 
-def _float64_block(x: Array, groups: int) -> NDArray[np.float64]:
-    """Copy a piece of a leaf to shape (groups, elements), complex (groups, elements, 2)."""
+def _float64_block(x: Array, groups: int, memory: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Copy a piece of a leaf to float64 memory: as (groups, elements), complex (groups, elements, 2)."""
     parts = components(x)
-    wide = parts.astype(np.float64, order="C", copy=False)
+    wide = memory[: parts.size]
+    np.copyto(wide.reshape(parts.shape), parts)
     return wide.reshape(groups, math.prod(x.shape) // groups, *parts.shape[x.ndim :])
 
 
 def _block_sums(
-    block: NDArray[np.float64], order: Order, is_complex: bool, narrow: bool
+    block: NDArray[np.float64], scratch: NDArray[np.float64], order: Order, is_complex: bool, narrow: bool
 ) -> tuple[Array, Array, Array]:
     """Return head, tail and shift of the sums of a block's rows."""
     if narrow:
-        return narrow_sums(block, order, is_complex)
+        return narrow_sums(block, scratch, order, is_complex)
     head = wide_sums(block, order, is_complex)
     return head, np.zeros_like(head), np.zeros(head.shape, np.int64)

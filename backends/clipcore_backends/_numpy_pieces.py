@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from clipcore_backends._numpy_sums import BLOCK, ROW
 from clipcore_backends._threads import cores
 
-__all__ = ["PIECE", "batches", "boxes", "components", "flat_blocks", "gathered", "piece_for", "pieces"]
+__all__ = ["PIECE", "Box", "batches", "boxes", "components", "flat_blocks", "gathered", "piece_for", "pieces"]
 
 Array = NDArray[Any]
 Box = tuple[Any, ...]
@@ -87,13 +87,15 @@ def batches(leaves: Iterable[Array], most: int) -> Iterator[list[Array]]:
         yield batch
 
 
-def gathered(batch: list[Array], is_complex: bool, memory: NDArray[np.float64]) -> NDArray[np.float64]:
+def gathered(
+    batch: list[Array], is_complex: bool, memory: NDArray[np.float64], row: int = ROW
+) -> NDArray[np.float64]:
     """Copy a batch to float64 memory: a view of it of shape (1, elements), complex (1, elements, 2).
 
     Zeros follow up to the end of the last row.
     """
     size = sum([array.size for array in batch]) << is_complex
-    padded = -(-size // ROW) * ROW
+    padded = -(-size // row) * row
     wide = memory[:size].view(np.complex128) if is_complex else memory[:size]
     if len(batch) > 1:
         np.concatenate(batch, axis=None, out=wide, casting="unsafe")

@@ -9,6 +9,9 @@ grid so coarse that all sums of heads (of their squares) are exact, and a small 
 
 Blocks whose largest element is extreme are first brought near 1 by a power of two, so
 nothing over- or underflows.
+
+The sums are taken in the memory that a block lies in, and in scratch of its size: new memory
+for each block would cost several times what the arithmetic does.
 """
 
 import numpy as np
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 from clipcore_backends._protocol import Order
 
 __all__ = [
+    "AT_ONCE",
     "BLOCK",
     "NARROW_ERROR",
     "NEUTRAL_SHIFT",
@@ -30,7 +34,7 @@ __all__ = [
 Doubles = NDArray[np.float64]
 
 BLOCK = 1 << 15
-"""Components a block: its float64 copy and a few temporaries stay in the second-level cache."""
+"""Components a block: its float64 copy and the scratch stay in the second-level cache."""
 
 ROW = 256
 """Elements that any one dot product or plain sum may chain."""
@@ -38,8 +42,11 @@ ROW = 256
 NEUTRAL_SHIFT = 600
 """Blocks with extreme values are multiplied by ``2**NEUTRAL_SHIFT`` or its inverse."""
 
+AT_ONCE = 4
+"""Blocks that are summed at once, each as a row: with less to do, threads wait for each other."""
+
 WIDE_BLOCK = 1 << 18
-"""Components a block where no temporaries are made: so large that threads seldom wait for each other."""
+"""Components a block without scratch: for the same reason so large."""
 
 # ROW additions of unit roundoff 2^-53, then NumPy's pairwise sum, which chains 128 and their
 # halvings, the roundings of a modulus and of the merge added: below 2^-44, the contract's
@@ -76,6 +83,7 @@ def wide_sums(block: Doubles, order: Order, is_complex: bool) -> Doubles:
     Parameters
     ----------
     block : array, shape (groups, elements), or (groups, elements, 2) for complex numbers
+        What it holds is lost.
     order : 1, 2 or inf
     is_complex : bool
         Whether the last axis holds real and imaginary parts.
@@ -83,30 +91,34 @@ def wide_sums(block: Doubles, order: Order, is_complex: bool) -> Doubles:
     if order == 2:
         flat = block.reshape(len(block), -1)
         return _row_dot(flat, flat)
-    moduli = np.sqrt(np.vecdot(block, block)) if is_complex else np.abs(block)
+    moduli = np.sqrt(np.vecdot(block, block)) if is_complex else np.abs(block, out=block)
     if order == 1:
         return _row_sum(moduli)
     return np.asarray(np.max(moduli, axis=-1))
 
 
-def narrow_sums(block: Doubles, order: Order, is_complex: bool) -> tuple[Doubles, Doubles, NDArray[np.int64]]:
+def narrow_sums(
+    block: Doubles, scratch: Doubles, order: Order, is_complex: bool
+) -> tuple[Doubles, Doubles, NDArray[np.int64]]:
     """Sum each row of a float64 block, accurately: head, tail and the shift by which it was scaled.
 
-    Parameters are those of `wide_sums`. The sum is ``(head + tail) * 2**(-order * shift)``.
+    Parameters are those of `wide_sums`, and flat `scratch` of the block's size or more. The sum
+    is ``(head + tail) * 2**(-order * shift)``.
     """
-    largest = np.max(np.abs(block), axis=tuple(range(1, block.ndim)))
+    elements = tuple(range(1, block.ndim))
+    largest = np.maximum(np.max(block, axis=elements), -np.min(block, axis=elements))
     shift = np.where(largest > 2.0**480, -NEUTRAL_SHIFT, np.where(largest < 2.0**-400, NEUTRAL_SHIFT, 0))
-    if shift.any():
-        block = np.ldexp(block, shift.reshape(-1, *(1,) * (block.ndim - 1)))
+    if shift[largest > 0].any():
+        np.ldexp(block, shift.reshape(-1, *(1,) * (block.ndim - 1)), out=block)
     _, top = np.frexp(np.ldexp(largest, shift))
     top = np.where(np.isfinite(largest), top, 0)[:, np.newaxis]
     if order == 2:
-        head, tail = _squares(block.reshape(len(block), -1), top)
+        head, tail = _squares(block.reshape(len(block), -1), scratch, top)
     elif not is_complex:
-        head, tail = _magnitudes(np.abs(block), top, order)
+        head, tail = _magnitudes(np.abs(block, out=block), scratch, top, order)
     else:
         moduli, corrections = _moduli(block[..., 0], block[..., 1])
-        head, tail = _magnitudes(moduli, top + 1, order)
+        head, tail = _magnitudes(moduli, scratch, top + 1, order)
         if order == 1:
             tail = tail + _row_sum(corrections)
         else:
@@ -114,23 +126,30 @@ def narrow_sums(block: Doubles, order: Order, is_complex: bool) -> tuple[Doubles
     return head, tail, shift
 
 
-def _split(values: Doubles, grid: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
-    """Split values into multiples of ``2**grid`` and exact remainders."""
+def _split(values: Doubles, scratch: Doubles, grid: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
+    """Split values into multiples of ``2**grid``, in scratch, and exact remainders, in their own place."""
     anchor = np.ldexp(1.5, grid + 52)
-    head = (values + anchor) - anchor
-    return head, values - head
+    head = np.add(values, anchor, out=scratch[: values.size].reshape(values.shape))
+    head -= anchor
+    values -= head
+    return head, values
 
 
-def _squares(block: Doubles, top: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
+def _squares(block: Doubles, scratch: Doubles, top: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
     # h has 19 bits below the largest element, so BLOCK squares of it add up in 53.
-    head, tail = _split(block, top - 19)
-    return _row_dot(head, head), _row_dot(tail, block + head)
+    head, tail = _split(block, scratch, top - 19)
+    total = _row_dot(head, head)
+    head += head
+    head += tail  # x + h, rounded once
+    return total, _row_dot(tail, head)
 
 
-def _magnitudes(values: Doubles, top: NDArray[np.int64], order: Order) -> tuple[Doubles, Doubles]:
+def _magnitudes(
+    values: Doubles, scratch: Doubles, top: NDArray[np.int64], order: Order
+) -> tuple[Doubles, Doubles]:
     if order != 1:
         return np.max(values, axis=-1), np.zeros(len(values))
-    head, tail = _split(values, top - 37)
+    head, tail = _split(values, scratch, top - 37)
     return _row_sum(head), _row_sum(tail)
 
 

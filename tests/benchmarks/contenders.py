@@ -62,7 +62,7 @@ def drawn(shapes: list[tuple[int, ...]]) -> Leaves:
 def numpy_alone() -> Iterator[None]:
     """Leave Numba out, as where it is not installed."""
     compiled = _numpy_measure.compiled_sum
-    _numpy_measure.compiled_sum = lambda _order: None  # type: ignore[assignment]
+    _numpy_measure.compiled_sum = lambda *_: None  # type: ignore[assignment]
     try:
         yield
     finally:
