@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from clipcore_backends import _numpy_exact
 from clipcore_backends._formats import COMPONENT, FORMATS, Format
 from clipcore_backends._numpy_measure import MOST, axis_sums, tree_sum
-from clipcore_backends._numpy_pieces import Box, boxes, components, flat_blocks, piece_for, pieces
+from clipcore_backends._numpy_pieces import (
+    PIECE,
+    Box,
+    boxes,
+    components,
+    flat_blocks,
+    piece_for,
+    pieces,
+)
 from clipcore_backends._protocol import Multiplier, Order, Sum
 from clipcore_backends._threads import SMALL, in_threads
 
@@ -81,7 +89,8 @@ class NumpyEngine:
                 if leaf.size <= SMALL:
                     clamp(leaf, out, lower, upper)
                 elif all(bound is None or bound.ndim == 0 for bound in (lower, upper)):
-                    most = piece_for(leaf.size) if clamp in (_clamp, _clamp_at_plus_zero) else CACHED
+                    sizes: dict[_Clamp, int] = {_clamp: piece_for(leaf.size), _clamp_at_plus_zero: PIECE}
+                    most = sizes.get(clamp, CACHED)
                     large += [(clamp, *pair, lower, upper) for pair in pieces(leaf, out, most)]
                 else:
                     low, high = (
