@@ -114,6 +114,8 @@ def many_rows(dtype: str) -> list[Any]:
         lambda tree: cc.clip_by_global_norm(tree, 1.0, ord=1, out=tree),
         lambda tree: cc.global_norm(tree, ord=np.inf),
         lambda tree: cc.clip_by_l2_norm(tree[0], 1.0, axis=1, out=tree[0]),
+        lambda tree: cc.clip_by_l2_norm(tree[0], 1.0, axis=0, out=tree[0]),
+        lambda tree: cc.clip_by_l1_norm(tree[0], np.ldexp(1.0, -40), axis=1, out=tree[0]),
         lambda tree: cc.clip_weights([x.real for x in tree], -0.5, 0.5, out=[x.real for x in tree]),
         lambda tree: cc.clip_by_value(tree[0].real, 0.0, np.ones(1000, tree[0].real.dtype), out=tree[0].real),
     ],
@@ -128,17 +130,48 @@ def test_memory_beyond_the_results(dtype: str, call: Callable[[Any], Any]) -> No
     assert peak <= 16 * MIB
 
 
+def whole(x: Any, order: int) -> Callable[[], Any]:
+    return lambda: cc.clip_by_global_norm([x], 1.0, ord=order, out=[x])
+
+
+def by_groups(x: Any, axis: int, limit: float, clip: Any = cc.clip_by_l2_norm) -> Callable[[], Any]:
+    return lambda: clip(x, limit, axis=axis, out=x)
+
+
+def at_zero(x: Any, bound: float) -> Callable[[], Any]:
+    return lambda: cc.clip_by_value(x, bound, 1.0, out=x)
+
+
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize(
-    ("dtype", "order"), [("float32", 2), ("float32", 1), ("float64", 2), ("complex64", 1)]
+    "made",
+    [
+        lambda: whole(np.ones(2**23, np.float32), 2),
+        lambda: whole(np.ones(2**23, np.float32), 1),
+        lambda: whole(np.ones(2**23), 2),
+        lambda: whole(np.full(2**24, 2.0**-450), 1),
+        lambda: whole(np.ones(2**23, np.complex64), 1),
+        lambda: whole(np.ones(2**22, np.complex128), 1),
+        lambda: whole(np.ones(2**23, np.float16), 2),
+        lambda: by_groups(np.ones((2**10, 2**13)), 1, 1.0),
+        lambda: by_groups(np.ones((2**10, 2**13), np.float16), 1, 1.0),
+        lambda: by_groups(np.repeat(np.arange(2.0**10), 2**13).reshape(2**10, 2**13), 1, 2.0**13),
+        lambda: by_groups(np.ones((100, 256, 256), np.float16), 0, 1e-8),
+        lambda: by_groups(np.ones((2**10, 2**12), np.complex128), 1, 1.0, cc.clip_by_l1_norm),
+        lambda: at_zero(np.full(2**24, -0.0, np.float32), 0.0),
+        lambda: at_zero(np.full(2**24, -0.0, np.float32), -0.0),
+    ],
 )
 def test_threads_hold_no_more_memory_the_more_there_are(
-    dtype: str, order: int, monkeypatch: pytest.MonkeyPatch
+    made: Callable[[], Callable[[], Any]], alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    call = made()
+    cc.global_norm([np.ones(2**20)])  # Numba's own memory is taken once
     monkeypatch.setattr(_threads, "cores", lambda: 64)
-    monkeypatch.setattr(_numpy_measure, "compiled_sum", lambda *_: None)
-    tree = [np.ones(2**23, dtype)]
+    if alone:
+        monkeypatch.setattr(_numpy_measure, "compiled_sum", lambda *_: None)
     tracemalloc.start()
-    cc.clip_by_global_norm(tree, 1.0, ord=order, out=tree)
+    call()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak <= 16 * MIB

@@ -334,3 +334,21 @@ def test_nothing_warns_on_a_library_that_computes_with_numpy() -> None:
         for x, limit in product(xs, [0, 5e-324, 1e-300, 1.0, 1e300, math.inf]):
             result = only(STRICT.run(clip, x, limit))
             assert np.isfinite(result).all() == np.isfinite(x).all()
+
+
+@each_machine
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("axis", [(0, 1), (1, -2)])
+@pytest.mark.parametrize("odd", [*ODD.values(), 1e200, 1.0])
+def test_along_all_axes_is_as_without_an_axis(
+    odd: float, axis: tuple[int, ...], order: int, machine: Machine
+) -> None:
+    x = np.ones((2, 3))
+    x[1, 1] = odd
+    clip, norm = CLIPS[order], NORMS[order]
+    for nonfinite, limit in product(("propagate", "zero"), (0, 1.0, math.inf)):
+        along, whole = (machine.run(clip, x, limit, axis=each, nonfinite=nonfinite) for each in (axis, None))
+        assert same_bits(along, whole)
+    assert same_bits(machine.run(norm, x, axis=axis), machine.run(norm, x))
+    line = x[1]
+    assert same_bits(machine.run(clip, line, 1.0, axis=0), machine.run(clip, line, 1.0))

@@ -64,30 +64,31 @@ def test_sums_err_less_than_they_claim(compiled: Any, size: int) -> None:
 
 
 def hard_doubles(size: int) -> list[Any]:
-    """Elements of which a tail, or a chain of additions, would lose most."""
+    """Elements of which a tail, a rest or a chain of additions would lose most, or a head hold too much."""
     normal = RNG.standard_normal(size)
-    equal = np.full(size, 1.0999999999999999)
     mixed = np.full(size, 1.0999999999999999 * 2.0**-20)
     mixed[size // 2 : size // 2 + 1] = 1.9999999999999998
     growing = np.exp2(np.linspace(-60, 60, size)) * (1 + 2.0**-30)
-    return [
-        normal,
-        equal,
-        mixed,
-        growing,
-        -growing,
-        *(normal * 2.0**power for power in (-390, 470)),
-        0 * normal,
-    ]
+    below_two = 2 - 2.0**-19 * RNG.random(size)
+    blocks = normal * 2.0 ** RNG.integers(-12, 12, size // BLOCK + 1).repeat(BLOCK)[:size]
+    extreme = [normal * 2.0**power for power in (-390, 470)]
+    return [normal, mixed, growing, -growing, below_two, blocks, *extreme, 0 * normal]
 
 
-@pytest.mark.parametrize("size", [0, 1, 7, 255, 256, 257, 1000, BLOCK])
+@pytest.mark.parametrize("size", [0, 1, 7, 255, 257, 1000, BLOCK, 5 * BLOCK + 3, PIECE])
 def test_sums_of_float64_err_less_than_they_claim(compiled: Any, size: int) -> None:
     for x in hard_doubles(size):
-        for order, summed in ((1, compiled.narrow_magnitudes), (2, compiled.narrow_squares)):
-            head, tail = summed(x, x.view(np.int64))
+        for order in (1, 2):
+            head, tail = compiled.narrow_sum(x, x.view(np.int64), order == 2)
             wanted = exact(x, order)
             assert abs(Fraction(head) + Fraction(tail) - wanted) <= wanted * Fraction(NARROW_ERROR)
+
+
+def test_a_full_block_of_heads_adds_up_exactly(compiled: Any) -> None:
+    for order, bits in ((1, 37), (2, 19)):
+        x = RNG.integers(2 ** (bits - 1), 2**bits, BLOCK) / 2.0**bits
+        head, tail = compiled.narrow_sum(x, x.view(np.int64), order == 2)
+        assert (Fraction(head), tail) == (exact(x, order), 0)
 
 
 @pytest.mark.parametrize("other", [math.nan, math.inf, -math.inf, 2.0**480, -(2.0**1023)])
@@ -99,8 +100,8 @@ def test_numpy_is_asked_where_a_block_is_to_be_scaled_or_is_not_finite(compiled:
         x = ones.copy()
         x[place] = other
         for each in (x, tiny, subnormal):
-            for summed in (compiled.narrow_magnitudes, compiled.narrow_squares):
-                assert math.isnan(summed(each, each.view(np.int64))[0])
+            for squared in (False, True):
+                assert math.isnan(compiled.narrow_sum(each, each.view(np.int64), squared)[0])
 
 
 @pytest.mark.usefixtures("compiled")
@@ -108,13 +109,16 @@ def test_numpy_is_asked_where_a_block_is_to_be_scaled_or_is_not_finite(compiled:
 def test_float64_arrays_of_any_magnitudes_are_summed_as_without_it(
     order: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x = RNG.standard_normal(COMPILED_LEAST + 1000)
-    x[: 3 * BLOCK] *= 2.0**-500
-    x[-3 * BLOCK :] *= 2.0**490
-    x[BLOCK * 6 : BLOCK * 8] = 0
-    with_nan, with_infinity = x.copy(), x.copy()
+    normal = RNG.standard_normal(3 * PIECE + 1000)
+    small, great, mixed, with_nan, with_infinity = (normal.copy() for _ in range(5))
+    small[: PIECE + 3] *= 2.0**-500
+    small[-BLOCK:] = 0
+    great[-3 * BLOCK :] *= 2.0**490
+    mixed[: 3 * BLOCK] *= 2.0**-500
+    mixed[BLOCK * 6 : BLOCK * 8] = 0
+    mixed[-3 * BLOCK :] *= 2.0**490
     with_nan[7], with_infinity[-7] = math.nan, -math.inf
-    for each in (x, x[: COMPILED_LEAST - 7], x * 2.0**-520, with_nan, with_infinity):
+    for each in (normal, small, great, mixed, normal * 2.0**-1020, with_nan, with_infinity):
         sums = []
         for alone in (False, True):
             with monkeypatch.context() as patched:

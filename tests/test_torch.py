@@ -171,6 +171,20 @@ def test_limits_norms_and_reductions_are_tensors_there_too(torch: Any) -> None:
     assert cc.clip_by_value(x, torch.tensor([3.5, 0.0]), None).tolist() == [3.5, 4.0]
 
 
+def test_a_group_within_its_limit_keeps_its_bits_where_subnormals_are_flushed(torch: Any) -> None:
+    x = torch.tensor([[1e-40, -1e-40], [3.0, 4.0]])
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor flushes nothing")
+    try:
+        clipped = cc.clip_by_l2_norm(x, 1.0, axis=1)
+        cc.clip_by_l2_norm(x, 1.0, axis=1, out=x)
+    finally:
+        torch.set_flush_denormal(False)
+    for each in (clipped, x):
+        assert each[0].view(torch.int32).tolist() == [71362, 71362 - 2**31]
+        assert each[1].norm() <= 1
+
+
 def test_outs_that_share_memory_are_refused_through_views(torch: Any) -> None:
     base = torch.arange(8.0)
     with pytest.raises(ValueError, match=r"out\[0\] and out\[1\] share bytes"):

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
-__all__ = ["magnitudes", "narrow_magnitudes", "narrow_squares", "squares"]
+__all__ = ["magnitudes", "narrow_sum", "squares"]
 
 # As in _numpy_sums, of which the cache of Numba knows nothing.
 BLOCK = 1 << 15
@@ -27,9 +27,9 @@ _WHOLE = types.float64(_Flat)
 _Doubles = types.Array(types.float64, 1, "C", readonly=True)
 _Bits = types.Array(types.int64, 1, "C", readonly=True)
 _Pair = types.UniTuple(types.float64, 2)
-_PARTS = _Pair(types.float64, types.float64)
-_NARROW_ROW = _Pair(_Doubles, types.intp, types.intp, types.float64)
-_NARROW = _Pair(_Doubles, _Bits)
+_PARTS = _Pair(types.float64, types.float64, types.boolean)
+_NARROW_ROW = _Pair(_Doubles, types.intp, types.intp, types.float64, types.boolean)
+_NARROW = _Pair(_Doubles, _Bits, types.boolean)
 _TOP = types.int64(_Bits, types.intp, types.intp)
 _ADDED = _Pair(*[types.float64] * 4)
 
@@ -108,40 +108,26 @@ def _added(hi: float, lo: float, head: float, tail: float) -> tuple[float, float
 
 # A head and a tail must not be simplified, and are computed where no rule of arithmetic may be bent.
 @_compiled(_PARTS)
-def _square_parts(x: float, anchor: float) -> tuple[float, float]:
-    head = (x + anchor) - anchor
-    return head * head, (x - head) * (x + head)
-
-
-@_compiled(_PARTS)
-def _magnitude_parts(x: float, anchor: float) -> tuple[float, float]:
-    head = (abs(x) + anchor) - anchor
-    return head, abs(x) - head
+def _parts(x: float, anchor: float, squared: bool) -> tuple[float, float]:
+    magnitude = abs(x)
+    head = (magnitude + anchor) - anchor
+    tail = magnitude - head
+    return (head * head, tail * (magnitude + head)) if squared else (head, tail)
 
 
 @_compiled(_NARROW_ROW, fastmath={"reassoc"})
-def _narrow_row_of_squares(x: Any, start: int, stop: int, anchor: float) -> tuple[float, float]:
+def _narrow_row(x: Any, start: int, stop: int, anchor: float, squared: bool) -> tuple[float, float]:
     heads = tails = 0.0
     for k in range(stop - start):
-        head, tail = _square_parts(x[np.uint64(start + k)], anchor)
-        heads += head
-        tails += tail
-    return heads, tails
-
-
-@_compiled(_NARROW_ROW, fastmath={"reassoc"})
-def _narrow_row_of_magnitudes(x: Any, start: int, stop: int, anchor: float) -> tuple[float, float]:
-    heads = tails = 0.0
-    for k in range(stop - start):
-        head, tail = _magnitude_parts(x[np.uint64(start + k)], anchor)
+        head, tail = _parts(x[np.uint64(start + k)], anchor, squared)
         heads += head
         tails += tail
     return heads, tails
 
 
 @_compiled(_NARROW)
-def narrow_squares(x: NDArray[Any], bits: NDArray[Any]) -> tuple[float, float]:
-    """Return head and tail of the sum of squares of at most 2**20 float64, given as their bits too.
+def narrow_sum(x: NDArray[Any], bits: NDArray[Any], squared: bool) -> tuple[float, float]:
+    """Return head and tail of a sum of magnitudes, or squares, of at most 2**20 float64, given as bits too.
 
     NaN where `_numpy_sums.narrow_sums` has to be asked: something is not finite, or is to be scaled.
     """
@@ -151,32 +137,10 @@ def narrow_squares(x: NDArray[Any], bits: NDArray[Any]) -> tuple[float, float]:
         top = _top(bits, first, last)
         if not -400 < top <= 480:
             return np.nan, np.nan
-        anchor = math.ldexp(1.5, top - 19 + 52)
+        anchor = math.ldexp(1.5, top - (19 if squared else 37) + 52)
         heads = tails = 0.0
         for start in range(first, last, ROW):
-            head, tail = _narrow_row_of_squares(x, start, min(start + ROW, last), anchor)
-            heads += head
-            tails += tail
-        hi, lo = _added(hi, lo, heads, tails)
-    return hi, lo
-
-
-@_compiled(_NARROW)
-def narrow_magnitudes(x: NDArray[Any], bits: NDArray[Any]) -> tuple[float, float]:
-    """Return head and tail of the sum of magnitudes of at most 2**20 float64, given as their bits too.
-
-    NaN where `_numpy_sums.narrow_sums` has to be asked: something is not finite, or is to be scaled.
-    """
-    hi = lo = 0.0
-    for first in range(0, x.size, BLOCK):
-        last = min(first + BLOCK, x.size)
-        top = _top(bits, first, last)
-        if not -400 < top <= 480:
-            return np.nan, np.nan
-        anchor = math.ldexp(1.5, top - 37 + 52)
-        heads = tails = 0.0
-        for start in range(first, last, ROW):
-            head, tail = _narrow_row_of_magnitudes(x, start, min(start + ROW, last), anchor)
+            head, tail = _narrow_row(x, start, min(start + ROW, last), anchor, squared)
             heads += head
             tails += tail
         hi, lo = _added(hi, lo, heads, tails)

@@ -89,8 +89,8 @@ class NumpyEngine:
                 if leaf.size <= SMALL:
                     clamp(leaf, out, lower, upper)
                 elif all(bound is None or bound.ndim == 0 for bound in (lower, upper)):
-                    sizes: dict[_Clamp, int] = {_clamp: piece_for(leaf.size), _clamp_at_plus_zero: PIECE}
-                    most = sizes.get(clamp, CACHED)
+                    once = piece_for(leaf.size) if clamp is _clamp else PIECE
+                    most = once if clamp in (_clamp, _clamp_at_plus_zero) else CACHED
                     large += [(clamp, *pair, lower, upper) for pair in pieces(leaf, out, most)]
                 else:
                     low, high = (
@@ -102,7 +102,9 @@ class NumpyEngine:
                         above = None if high is None else high[box]
                         large.append((clamp, leaf[box], out[box], below, above))
             if large:
-                in_threads(lambda item: item[0](*item[1:]), large, sum([item[1].size for item in large]))
+                size = sum([item[1].size for item in large])
+                alike = all(item[0] is _clamp for item in large)
+                in_threads(lambda item: item[0](*item[1:]), large, size, most=None if alike else MOST)
 
     def number(self, value: float, leaf: Array) -> Array:
         """Return a number as a 0-d array of the leaf's dtype."""
@@ -208,7 +210,7 @@ def _scale_wholes(pairs: Iterable[Pair], multiplier: Multiplier, dtype: np.dtype
 
 
 def _scale_groups(leaf: Array, out: Array, multiplier: Multiplier) -> None:
-    """Scale the groups of one leaf that are clipped, and write the others as they are."""
+    """Scale the groups of one leaf that are clipped."""
     x, result = components(leaf), components(out)
     if x.ndim > leaf.ndim:
         multiplier = Multiplier(*(field[..., np.newaxis] for field in multiplier))
@@ -225,13 +227,18 @@ def _scale_groups(leaf: Array, out: Array, multiplier: Multiplier) -> None:
         if meant.any()
     ]
 
+    whole = bool(ample.all())
+    clipped = np.broadcast_to(ample, x.shape)
+
     def scale(box: Box) -> None:
-        part = x[box]
+        part, target = x[box], result[box] if whole else None
         for ufunc, numbers in steps:
-            part = ufunc(part, numbers[box], out=result[box], dtype=compute, casting="unsafe")
+            part = target = ufunc(part, numbers[box], out=target, dtype=compute, casting="unsafe")
+        if not whole:  # one times a subnormal is zero where these are flushed
+            np.copyto(result[box], part, where=clipped[box], casting="unsafe")
 
     if steps:
-        in_threads(scale, list(boxes(x.shape, CACHED)), x.size)
+        in_threads(scale, list(boxes(x.shape, CACHED)), x.size, most=None if whole else MOST)
     cut = multiplier.clipped & ~multiplier.ample
     if cut.any():
         _multiply_truncating(x, multiplier._replace(clipped=cut), result)

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import compress
 from typing import Any
@@ -32,7 +32,13 @@ COMPILED_LEAST = 1 << 20
 """Elements from which on it pays to look for Numba."""
 
 MOST = 6
-"""Threads that hold a float64 block each, so that all of these stay below 16 MiB."""
+"""Threads that hold 2 MiB of their own each, so that all of them stay below 16 MiB."""
+
+FEW = 1 << 12
+"""Groups in a block up to which what is known of each takes far less memory than the block."""
+
+HELD = 1 << 18
+"""Groups whose sums of blocks are held at once, of 24 bytes each."""
 
 Array = NDArray[Any]
 Part = tuple[float, float, int]
@@ -71,8 +77,8 @@ def _parts(leaves: list[Array], order: Order, is_complex: bool, narrow: bool) ->
         return _batch_sums(leaves, order, is_complex, narrow, np.empty((1 + narrow, BLOCK))) if size else []
     flat = [_is_flat(leaf, narrow) for leaf in leaves] if size >= COMPILED_LEAST else []
     compiled = compiled_sum(order, narrow) if any(flat) else None
-    block = AT_ONCE * BLOCK if narrow else BLOCK if is_complex else WIDE_BLOCK
-    memory = threading.local()
+    block = BLOCK if is_complex else AT_ONCE * BLOCK if narrow else WIDE_BLOCK
+    memory, one_at_a_time = threading.local(), threading.Lock()
 
     def by_numpy(batch: list[Array]) -> list[Part]:
         if not hasattr(memory, "blocks"):
@@ -82,9 +88,12 @@ def _parts(leaves: list[Array], order: Order, is_complex: bool, narrow: bool) ->
     def by_numba(batch: list[Array]) -> list[Part]:
         assert compiled is not None
         part = compiled(batch[0])
-        if narrow and math.isnan(part[0]):
-            return [part for each in batches(batch, block) for part in by_numpy(each)]
-        return [part]
+        if not (narrow and math.isnan(part[0])):
+            return [part]
+        with one_at_a_time:  # of what may be many threads
+            blocks = np.empty((2, block))
+            cut = batches(batch, block)
+            return [part for each in cut for part in _batch_sums(each, order, False, True, blocks)]
 
     items = []
     if compiled is not None:
@@ -124,8 +133,7 @@ def compiled_sum(order: Order, narrow: bool) -> Callable[[Array], Part] | None:
     except ImportError:
         return None
     if narrow:
-        pair = _numba.narrow_squares if order == 2 else _numba.narrow_magnitudes
-        return lambda x: (*pair(x, x.view(np.int64)), 0)
+        return lambda x: (*_numba.narrow_sum(x, x.view(np.int64), order == 2), 0)
     number = _numba.squares if order == 2 else _numba.magnitudes
     return lambda x: (number(x), 0.0, 0)
 
@@ -171,20 +179,7 @@ def axis_sums(leaf: Array, order: Order, axis: tuple[int, ...]) -> Sum:
     narrow, is_complex = _is_narrow(leaf.dtype), leaf.dtype.kind == "c"
     hi, lo, least_lo = np.zeros(groups), np.zeros(groups), np.zeros(groups)  # no rest is lost of many boxes
     shift = np.full(groups, NEUTRAL_SHIFT)
-    # A row of a block is of one group, and at most BLOCK long.
-    many = math.prod(x.shape[len(kept) :]) << is_complex <= BLOCK
-    most = min(AT_ONCE * BLOCK if many else BLOCK, leaf.size << is_complex)
-    memory = threading.local()
-
-    def box_sums(box: Box) -> tuple[Array, Array, Array]:
-        if not hasattr(memory, "blocks"):
-            memory.blocks = np.empty((1 + narrow, most))
-        piece = x[box]
-        block = _float64_block(piece, math.prod(piece.shape[: len(kept)]), memory.blocks[0])
-        return _block_sums(block, memory.blocks[-1], order, is_complex, narrow)
-
-    cut = list(boxes(x.shape, most >> is_complex)) if leaf.size else []
-    for box, sums in zip(cut, in_threads(box_sums, cut, leaf.size, most=MOST), strict=True):
+    for box, sums in _box_sums(x, len(kept), order, is_complex, narrow) if leaf.size else ():
         where = box[: len(kept)]
         head, tail, new = (part.reshape(hi[where].shape) for part in sums)
         least = np.minimum(shift[where], new)
@@ -195,8 +190,42 @@ def axis_sums(leaf: Array, order: Order, axis: tuple[int, ...]) -> Sum:
         lo[where], least_rest = _two_sum(old_lo, tail + rest)
         least_lo[where] = old_least + least_rest
         shift[where] = least
-    hi, lo = _two_sum(hi, np.where(np.isfinite(hi), lo + least_lo, 0))
+    hi, lo = map(np.asarray, _two_sum(hi, np.where(np.isfinite(hi), lo + least_lo, 0)))
     return Sum(hi, lo, -power * shift, NARROW_ERROR if narrow else WIDE_ERROR)
+
+
+def _box_sums(
+    x: Array, kept: int, order: Order, is_complex: bool, narrow: bool
+) -> Iterator[tuple[Box, tuple[Array, Array, Array]]]:
+    """Cut an array whose axes from `kept` on are summed; yield each box with the sums of its groups."""
+    moduli = is_complex and order != 2  # which take several times the memory of a block
+    # A row is of one group, and no longer than BLOCK.
+    size = AT_ONCE * BLOCK if math.prod(x.shape[kept:]) << is_complex <= BLOCK and not moduli else BLOCK
+    cut = list(boxes(x.shape, size >> is_complex))
+    groups = _groups_in(cut[0], kept)
+    if groups > FEW:
+        size = BLOCK
+        cut = list(boxes(x.shape, size >> is_complex))
+    memory = threading.local()
+
+    def sums(box: Box) -> tuple[Array, Array, Array]:
+        if not hasattr(memory, "blocks"):
+            memory.blocks = np.empty((1 + narrow, min(size, x.size << is_complex)))
+        block = _float64_block(x[box], _groups_in(box, kept), memory.blocks[0])
+        if narrow:
+            return narrow_sums(block, memory.blocks[1], order, is_complex)
+        head = wide_sums(block, order, is_complex)
+        return head, np.zeros_like(head), np.zeros(head.shape, np.int64)
+
+    most = MOST if groups <= FEW and not moduli else 1
+    run = max(1, HELD // groups)
+    for start in range(0, len(cut), run):
+        part = cut[start : start + run]
+        yield from zip(part, in_threads(sums, part, x.size, most=most), strict=True)
+
+
+def _groups_in(box: Box, kept: int) -> int:
+    return math.prod(side.stop - side.start for side in box[:kept])
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
@@ -212,13 +241,3 @@ def _float64_block(x: Array, groups: int, memory: NDArray[np.float64]) -> NDArra
     wide = memory[: parts.size]
     np.copyto(wide.reshape(parts.shape), parts)
     return wide.reshape(groups, math.prod(x.shape) // groups, *parts.shape[x.ndim :])
-
-
-def _block_sums(
-    block: NDArray[np.float64], scratch: NDArray[np.float64], order: Order, is_complex: bool, narrow: bool
-) -> tuple[Array, Array, Array]:
-    """Return head, tail and shift of the sums of a block's rows."""
-    if narrow:
-        return narrow_sums(block, scratch, order, is_complex)
-    head = wide_sums(block, order, is_complex)
-    return head, np.zeros_like(head), np.zeros(head.shape, np.int64)

@@ -34,7 +34,7 @@ __all__ = [
 Doubles = NDArray[np.float64]
 
 BLOCK = 1 << 15
-"""Components a block: its float64 copy and the scratch stay in the second-level cache."""
+"""Components a block: of so many the heads add up exactly."""
 
 ROW = 256
 """Elements that any one dot product or plain sum may chain."""
