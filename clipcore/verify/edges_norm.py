@@ -257,6 +257,11 @@ class _Rows:
             expected.T,
             keywords={"axis": 0},
         )
+        for odd in (nan, math.inf):
+            bad, lost = self.array(1, odd), self.array(nan, nan)
+            title = "NaN or infinity in a group: along all axes"
+            yield self.row(title, bad, 100.0, lost, keywords={"axis": 0})
+            yield self.row(title, bad.reshape(1, 2), 100.0, lost.reshape(1, 2), keywords={"axis": (0, 1)})
         empty = self.array().reshape(3, 0)
         for axis in (0, 1):
             yield self.row("empty leaf: along an axis", empty, 1.0, empty, keywords={"axis": axis})
