@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clipcore_backends import _numpy_exact
 from clipcore_backends._formats import COMPONENT, FORMATS, Format
-from clipcore_backends._numpy_measure import MOST, axis_sums, tree_sum
+from clipcore_backends._numpy_measure import axis_sums, tree_sum
 from clipcore_backends._numpy_pieces import (
     PIECE,
     Box,
@@ -21,7 +21,7 @@ from clipcore_backends._numpy_pieces import (
     pieces,
 )
 from clipcore_backends._protocol import Multiplier, Order, Sum
-from clipcore_backends._threads import SMALL, in_threads
+from clipcore_backends._threads import MOST, SMALL, in_threads
 
 __all__ = ["NumpyEngine"]
 
@@ -103,8 +103,8 @@ class NumpyEngine:
                         large.append((clamp, leaf[box], out[box], below, above))
             if large:
                 size = sum([item[1].size for item in large])
-                alike = all(item[0] is _clamp for item in large)
-                in_threads(lambda item: item[0](*item[1:]), large, size, most=None if alike else MOST)
+                one_pass = all(item[0] is _clamp for item in large)
+                in_threads(lambda item: item[0](*item[1:]), large, size, most=None if one_pass else MOST)
 
     def number(self, value: float, leaf: Array) -> Array:
         """Return a number as a 0-d array of the leaf's dtype."""
@@ -226,7 +226,6 @@ def _scale_groups(leaf: Array, out: Array, multiplier: Multiplier) -> None:
         )
         if meant.any()
     ]
-
     whole = bool(ample.all())
     clipped = np.broadcast_to(ample, x.shape)
 

@@ -24,15 +24,12 @@ from clipcore_backends._numpy_sums import (
     wide_sums,
 )
 from clipcore_backends._protocol import Order, Sum
-from clipcore_backends._threads import SMALL, in_threads
+from clipcore_backends._threads import MOST, SMALL, in_threads
 
-__all__ = ["MOST", "axis_sums", "tree_sum"]
+__all__ = ["axis_sums", "tree_sum"]
 
 COMPILED_LEAST = 1 << 20
 """Elements from which on it pays to look for Numba."""
-
-MOST = 6
-"""Threads that hold 2 MiB of their own each, so that all of them stay below 16 MiB."""
 
 FEW = 1 << 12
 """Groups in a block up to which what is known of each takes far less memory than the block."""

@@ -10,8 +10,8 @@ grid so coarse that all sums of heads (of their squares) are exact, and a small 
 Blocks whose largest element is extreme are first brought near 1 by a power of two, so
 nothing over- or underflows.
 
-The sums are taken in the memory that a block lies in, and in scratch of its size: new memory
-for each block would cost several times what the arithmetic does.
+The sums are taken in the memory that a block lies in, and in scratch of its size, so that no
+block asks for memory.
 """
 
 import numpy as np

@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-__all__ = ["SMALL", "cores", "in_threads"]
+__all__ = ["MOST", "SMALL", "cores", "in_threads"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 LEAST = 1 << 19
 """Elements that keep a thread busy for so long that starting it pays."""
+
+MOST = 6
+"""Threads that hold 2 MiB of their own each, so that all of them stay below 16 MiB."""
 
 SMALL = 1 << 14
 """Elements an array up to which threads would spend their time waiting for the interpreter."""
